@@ -1,0 +1,37 @@
+"""Installation: `pip install -e .`, with extras `test`, `wandb`, `tpu` and `cuda`."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="s3_jax",
+    version="0.1.0",
+    description="Searching the Search Space of Vision Transformer (S3), complete, in JAX and Flax",
+    packages=find_packages(include=["s3_jax", "s3_jax.*"]),
+    package_data={"s3_jax": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py",
+        "array-record",
+        "chex",
+        "flax>=0.12.8",
+        "grain",
+        "jax>=0.10.2,<0.13",
+        "matplotlib",
+        "ml_collections",
+        "numpy",
+        "opencv-python-headless",
+        "optax",
+        "orbax-checkpoint",
+        "pillow",
+        "rich",
+        "scikit-learn",
+        "tensorboardX",
+        "tensorflow-datasets",
+    ],
+    extras_require={
+        "test": ["mypy", "pytest", "pytest-xdist", "ruff"],
+        "wandb": ["wandb"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+        "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
+    },
+)
