@@ -190,4 +190,6 @@ def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any,
         kinds = (kinds[0],) * len(value)
     if len(kinds) != len(value):
         raise S3Error(f"{where} = {value!r}: expected {len(kinds)} values, got {len(value)}")
-    return tuple(_convert(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(
+        _convert(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
