@@ -8,6 +8,7 @@ of choices. An `Architecture` is one point of it. `depth` and `embed_dim` are ch
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,7 +118,7 @@ class SearchSpace:
     def replace(self, stage: int, dimension: str, choices: Sequence[Choice]) -> SearchSpace:
         """The space with other choices in one dimension of stage `stage` (counted from 0)."""
         changed = dataclasses.replace(self.stages[stage], **{dimension: tuple(choices)})
-        return SearchSpace(self.stages[:stage] + (changed,) + self.stages[stage + 1 :])
+        return SearchSpace((*self.stages[:stage], changed, *self.stages[stage + 1 :]))
 
     def clamped(self, map_sizes: Sequence[int]) -> SearchSpace:
         """The space with windows no larger than their stage's map, choices that act alike merged.
@@ -242,7 +243,7 @@ def _check_choices(where: str, dimension: str, choices: tuple[Choice, ...]) -> N
                 f"{where}: {choice} is not a multiple of the head dimension {HEAD_DIM}, so it has no whole number "
                 f"of heads; the nearest that works is {nearest}"
             )
-    if any(a >= b for a, b in zip(choices, choices[1:], strict=False)):
+    if any(a >= b for a, b in itertools.pairwise(choices)):
         raise S3Error(f"{where}: choices must be strictly increasing, got {choices}; try {tuple(sorted(set(choices)))}")
 
 

@@ -1,0 +1,1 @@
+"""Sources, augmentation and the per-host input pipeline."""

@@ -1,0 +1,1 @@
+"""The transformer, subnet masks and weight slicing."""

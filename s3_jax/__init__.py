@@ -1,0 +1,1 @@
+"""Searching the Search Space of Vision Transformer (S3, NeurIPS 2021), complete, in JAX and Flax."""
