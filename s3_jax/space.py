@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,31 +59,48 @@ class Architecture:
 
     stages: tuple[Stage, ...]
 
+    def clamped(self, map_sizes: Sequence[int]) -> Architecture:
+        """The architecture with windows no larger than their stage's map (sides as `map_sizes` gives)."""
+        stages = []
+        for stage, side in zip(self.stages, map_sizes, strict=True):
+            blocks = tuple(dataclasses.replace(block, window=min(block.window, side)) for block in stage.blocks)
+            stages.append(Stage(stage.embed_dim, blocks))
+        return Architecture(tuple(stages))
+
     def to_json(self) -> dict[str, Any]:
         """The architecture as plain lists and numbers."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Architecture:
         """The architecture of a record that `to_json` made. Raises S3Error where the record is not one."""
         try:
-            return cls(tuple(_stage_from_json(stage) for stage in record["stages"]))
+            stages = tuple(_stage_from_json(stage) for stage in record["stages"])
         except (KeyError, TypeError, ValueError) as error:
             raise S3Error(
                 f"not an architecture record: {error!r}; expected stages of embed_dim and blocks, "
                 "each block with window, mlp_ratio and qkv_dim"
             ) from error
+        _check_stages(stages)
+        return cls(stages)
 
 
 @dataclasses.dataclass(frozen=True)
 class StageSpace:
-    """The choices of one stage, each a strictly increasing tuple."""
+    """The choices of one stage, each a strictly increasing tuple; other sequences are taken as tuples."""
 
     depth: tuple[int, ...]
     embed_dim: tuple[int, ...]
     window: tuple[int, ...]
     mlp_ratio: tuple[float, ...]
     qkv_dim: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in DIMENSIONS:
+            choices = self.choices(name)
+            if not isinstance(choices, Iterable):
+                raise S3Error(f"{name} = {choices!r}: expected a tuple of choices; for a single one write ({choices},)")
+            object.__setattr__(self, name, tuple(choices))
 
     def choices(self, dimension: str) -> tuple[Choice, ...]:
         """The choices of one of DIMENSIONS."""
@@ -100,6 +119,7 @@ class SearchSpace:
         for index, stage in enumerate(self.stages):
             for dimension in DIMENSIONS:
                 _check_choices(f"stage {index + 1} {dimension}", dimension, stage.choices(dimension))
+            _check_hidden(index, stage.embed_dim[0], stage.mlp_ratio[0])
 
     def size(self) -> int:
         """Number of distinct architectures |A| (Eq. 2), an exact integer."""
@@ -133,7 +153,7 @@ class SearchSpace:
 
     def to_json(self) -> dict[str, Any]:
         """The space as plain lists and numbers."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> SearchSpace:
@@ -225,8 +245,27 @@ def cross(first: Architecture, second: Architecture, rng: np.random.Generator) -
 
 
 def _stage_from_json(record: Mapping[str, Any]) -> Stage:
-    blocks = tuple(Block(int(b["window"]), float(b["mlp_ratio"]), int(b["qkv_dim"])) for b in record["blocks"])
-    return Stage(int(record["embed_dim"]), blocks)
+    blocks = tuple(Block(b["window"], float(b["mlp_ratio"]), b["qkv_dim"]) for b in record["blocks"])
+    return Stage(record["embed_dim"], blocks)
+
+
+def _check_stages(stages: Sequence[Stage]) -> None:
+    if not stages:
+        raise S3Error("an architecture needs at least one stage")
+    for index, stage in enumerate(stages):
+        for name in STAGE_DIMENSIONS:
+            _check_choices(f"stage {index + 1} {name}", name, (getattr(stage, name),))
+        for block, name in itertools.product(stage.blocks, BLOCK_DIMENSIONS):
+            _check_choices(f"stage {index + 1} {name}", name, (getattr(block, name),))
+        _check_hidden(index, stage.embed_dim, min(block.mlp_ratio for block in stage.blocks))
+
+
+def _check_hidden(index: int, embed_dim: int, mlp_ratio: float) -> None:
+    if hidden_dim(embed_dim, mlp_ratio) < 1:
+        raise S3Error(
+            f"stage {index + 1}: an mlp_ratio of {mlp_ratio} on an embed_dim of {embed_dim} leaves the MLP no hidden "
+            "unit; make one of them larger"
+        )
 
 
 def _check_choices(where: str, dimension: str, choices: tuple[Choice, ...]) -> None:
@@ -234,7 +273,7 @@ def _check_choices(where: str, dimension: str, choices: tuple[Choice, ...]) -> N
         raise S3Error(f"{where}: the list of choices is empty; give at least one choice")
     kind: tuple[type, ...] = (int, float) if dimension == "mlp_ratio" else (int,)
     for choice in choices:
-        if isinstance(choice, bool) or not isinstance(choice, kind) or not choice > 0:
+        if isinstance(choice, bool) or not isinstance(choice, kind) or not 0 < choice < math.inf:
             what = "numbers" if dimension == "mlp_ratio" else "whole numbers"
             raise S3Error(f"{where}: the choice {choice!r} cannot be built; choices are {what} above 0")
         if dimension == "qkv_dim" and choice % HEAD_DIM:

@@ -1,0 +1,125 @@
+"""Layers of the transformer: modules that hold parameters, and the pure functions that compute with them.
+
+Every function takes the number of active channels, heads or hidden units as an optional scalar, traced or not. `None`
+means that all are active: then nothing is masked and the layer is the ordinary one. Otherwise activations outside the
+active part are exactly zero on the way in and on the way out, and so are the gradients of the weights outside it.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from s3_jax.space import HEAD_DIM
+
+Count = int | Array | None
+
+
+class LayerNorm(nnx.Module):
+    """Scale and bias of a layer normalisation over the axes of `shape`, the last of which is maskable."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.scale = nnx.Param(jnp.ones(shape))
+        self.bias = nnx.Param(jnp.zeros(shape))
+
+
+class Linear(nnx.Module):
+    """Kernel of `shape`, of which the first `inputs` axes are summed over, and a bias over the others."""
+
+    def __init__(
+        self, shape: tuple[int, ...], *, inputs: int = 1, bias: bool = True, std: float, rngs: nnx.Rngs
+    ) -> None:
+        self.kernel = nnx.Param(truncated_normal(rngs.params(), shape, inputs, std))
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(shape[inputs:]))
+
+
+class Attention(nnx.Module):
+    """Weights of window attention: qkv (C, 3, heads, 32), proj (heads, 32, C), bias table (2w-1, 2w-1, heads)."""
+
+    def __init__(self, dim: int, heads: int, window: int, *, std: float, rngs: nnx.Rngs) -> None:
+        self.qkv = Linear((dim, 3, heads, HEAD_DIM), std=std, rngs=rngs)
+        self.proj = Linear((heads, HEAD_DIM, dim), inputs=2, std=std, rngs=rngs)
+        span = 2 * window - 1
+        self.bias_table = nnx.Param(truncated_normal(rngs.params(), (span, span, heads), 1, 0.02))
+
+
+class Mlp(nnx.Module):
+    """Weights of the feed-forward network."""
+
+    def __init__(self, dim: int, hidden: int, *, std: float, rngs: nnx.Rngs) -> None:
+        self.fc1 = Linear((dim, hidden), std=std, rngs=rngs)
+        self.fc2 = Linear((hidden, dim), std=std, rngs=rngs)
+
+
+def truncated_normal(key: Array, shape: tuple[int, ...], inputs: int, std: float) -> Array:
+    """Initial weights of `shape` within two deviations `std`; std 0 means 1 / sqrt(fan-in over the first axes)."""
+    fan_in = 1
+    for size in shape[:inputs]:
+        fan_in *= size
+    deviation = std if std > 0 else fan_in**-0.5
+    return deviation * jax.random.truncated_normal(key, -2.0, 2.0, shape)
+
+
+def active_mask(size: int, count: Count, dtype: jnp.dtype) -> Array | None:
+    """Ones at the first `count` of `size` positions and zeros behind: (size,), or None where all are active."""
+    return None if count is None else (jnp.arange(size) < count).astype(dtype)
+
+
+def masked(x: Array, mask: Array | None) -> Array:
+    """`x` with the channels (its last axis) outside the mask set to zero."""
+    return x if mask is None else x * mask
+
+
+def layer_norm(norm: LayerNorm, x: Array, count: Count = None, epsilon: float = 1e-5) -> Array:
+    """Layer normalisation over the trailing axes of `x` that `norm` has, of which the last has `count` active entries.
+
+    x: (..., *norm.scale.shape), zero where inactive. Statistics are float32 and run over the active entries alone.
+    """
+    shape = norm.scale.shape
+    axes = tuple(range(-len(shape), 0))
+    mask = active_mask(shape[-1], count, jnp.float32)
+    entries = (shape[-1] if count is None else count) * (norm.scale.size // shape[-1])
+    wide = x.astype(jnp.float32)
+    centred = masked(wide - wide.sum(axes, keepdims=True) / entries, mask)
+    variance = jnp.square(centred).sum(axes, keepdims=True) / entries
+    normed = centred * jax.lax.rsqrt(variance + epsilon) * norm.scale[...] + norm.bias[...]
+    return masked(normed, mask).astype(x.dtype)
+
+
+def linear(layer: Linear, x: Array) -> Array:
+    """`x` (..., C_in) through a kernel (C_in, C_out) and a bias, in the type of `x`."""
+    return x @ layer.kernel[...].astype(x.dtype) + layer.bias[...].astype(x.dtype)
+
+
+def mlp(weights: Mlp, x: Array, hidden: Count = None) -> Array:
+    """Two linear layers with an exact GELU between: (..., C) to (..., C), `hidden` active units."""
+    units = jax.nn.gelu(linear(weights.fc1, x), approximate=False)
+    return linear(weights.fc2, masked(units, active_mask(units.shape[-1], hidden, x.dtype)))
+
+
+def patch_embed(layer: Linear, x: Array) -> Array:
+    """Non-overlapping patches of (B, H, W, channels) to (B, H / p, W / p, C); ragged edges are padded with zeros."""
+    patch, _, channels, dim = layer.kernel.shape
+    x = pad_to_multiple(x, (patch, patch))
+    batch, height, width, _ = x.shape
+    x = x.reshape(batch, height // patch, patch, width // patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+    flat = x.reshape(batch, height // patch, width // patch, -1)
+    kernel = layer.kernel[...].reshape(-1, dim).astype(x.dtype)
+    return flat @ kernel + layer.bias[...].astype(x.dtype)
+
+
+def pad_to_multiple(x: Array, sides: tuple[int, int]) -> Array:
+    """(B, H, W, C) padded with zeros at the bottom and the right until H and W are multiples of `sides`."""
+    height, width = -x.shape[1] % sides[0], -x.shape[2] % sides[1]
+    return jnp.pad(x, ((0, 0), (0, height), (0, width), (0, 0))) if height or width else x
+
+
+def drop_path(x: Array, rate: Array | float, key: Array | None) -> Array:
+    """Stochastic depth: the branch `x` (B, ...) dropped for each image with chance `rate`, else scaled by 1/(1-rate)."""
+    if key is None:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return x * (keep / (1.0 - rate)).astype(x.dtype)

@@ -1,0 +1,264 @@
+"""The four-stage window transformer: a stand-alone network of an architecture, or the supernet of a space.
+
+Both are `S3Transformer` and both compute their blocks with one pure function. A network's blocks may differ in shape, so
+they are a list and are unrolled. A supernet's are alike, so their weights are stacked on a leading depth axis and
+scanned; which of them run, how wide, and in which windows is told by a `SubnetMask`, an argument like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from s3_jax.errors import S3Error
+from s3_jax.models.attention import Windows, window_attention, windows_of_block
+from s3_jax.models.layers import (
+    Attention,
+    Count,
+    LayerNorm,
+    Linear,
+    Mlp,
+    active_mask,
+    drop_path,
+    layer_norm,
+    linear,
+    masked,
+    mlp,
+    pad_to_multiple,
+    patch_embed,
+)
+from s3_jax.models.subnet import StageMask, SubnetMask, drop_path_rates, subnet_mask
+from s3_jax.space import Architecture, SearchSpace, hidden_dim, largest, map_sizes
+from s3_jax.space import Block as BlockChoice
+
+
+class Block(nnx.Module):
+    """Weights of a pre-norm transformer block; the supernet's have a leading depth axis."""
+
+    def __init__(self, dim: int, choice: BlockChoice, *, std: float, rngs: nnx.Rngs) -> None:
+        self.norm1 = LayerNorm((dim,))
+        self.attention = Attention(dim, choice.heads, choice.window, std=std, rngs=rngs)
+        self.norm2 = LayerNorm((dim,))
+        self.mlp = Mlp(dim, hidden_dim(dim, choice.mlp_ratio), std=std, rngs=rngs)
+
+
+class Stage(nnx.Module):
+    """Weights of the blocks of one stage: a list, or in a supernet one stacked block."""
+
+    def __init__(self, blocks: list[Block], *, stacked: bool) -> None:
+        self.blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks) if stacked else nnx.List(blocks)
+
+
+class PatchMerging(nnx.Module):
+    """Weights that turn the four tokens of a 2x2 patch (4, C_in) into one (C_out)."""
+
+    def __init__(self, dim: int, out: int, *, std: float, rngs: nnx.Rngs) -> None:
+        self.norm = LayerNorm((4, dim))
+        self.reduction = Linear((4, dim, out), inputs=2, bias=False, std=std, rngs=rngs)
+
+
+class S3Transformer(nnx.Module):
+    """A window transformer for images, built at an `Architecture`, or at a `SearchSpace` whose supernet it then is.
+
+    Windows never exceed the map of their stage at `image_size`. No parameter depends on the size of the input.
+    dtype: of the computation; parameters, softmax and norm statistics are float32. kernel_std: deviation of the initial
+    weights (0: 1 / sqrt(fan-in)). remat: recompute blocks in the backward pass. output_norms: a norm on each of the
+    maps of `features`. Raises S3Error where patches do not tile the image.
+    """
+
+    def __init__(
+        self,
+        structure: Architecture | SearchSpace,
+        *,
+        image_size: int = 224,
+        patch_size: int = 4,
+        num_classes: int = 1000,
+        channels: int = 3,
+        dtype: str = "float32",
+        kernel_std: float = 0.02,
+        remat: bool = False,
+        output_norms: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        sides = map_sizes(image_size, patch_size, len(structure.stages))
+        self.space = structure.clamped(sides) if isinstance(structure, SearchSpace) else None
+        self.architecture = largest(self.space) if self.space else structure.clamped(sides)  # type: ignore[union-attr]
+        self.dtype, self.remat = dtype, remat
+        dims = [stage.embed_dim for stage in self.architecture.stages]
+        self.patch = Linear((patch_size, patch_size, channels, dims[0]), inputs=3, std=kernel_std, rngs=rngs)
+        self.patch_norm = LayerNorm((dims[0],))
+        self.stages = nnx.List([])
+        for dim, stage in zip(dims, self.architecture.stages, strict=True):
+            blocks = [Block(dim, choice, std=kernel_std, rngs=rngs) for choice in stage.blocks]
+            self.stages.append(Stage(blocks, stacked=self.space is not None))
+        pairs = zip(dims, dims[1:], strict=False)
+        self.merges = nnx.List([PatchMerging(dim, out, std=kernel_std, rngs=rngs) for dim, out in pairs])
+        self.norm = LayerNorm((dims[-1],))
+        self.head = Linear((dims[-1], num_classes), std=kernel_std, rngs=rngs)
+        if output_norms:
+            self.output_norms = nnx.List([LayerNorm((dim,)) for dim in dims])
+
+    def mask(self, architecture: Architecture) -> SubnetMask:
+        """The mask that makes this supernet compute `architecture`. Raises S3Error where it is not in the space."""
+        if self.space is None:
+            raise S3Error("this network was built at an architecture: only a supernet, built at a space, has subnets")
+        return subnet_mask(self.space, architecture)
+
+    def __call__(
+        self, x: Array, subnet: SubnetMask | None = None, *, max_drop_path: float = 0.0, key: Array | None = None
+    ) -> Array:
+        """Class logits (B, classes), float32, of images (B, H, W, channels); `subnet` picks the subnet of a supernet.
+
+        Stochastic depth is on where `key` is given, rising from 0 at the first block to `max_drop_path` at the last.
+        """
+        subnet = self._subnet(subnet)
+        maps = self._maps(x, subnet, dense=False, max_drop_path=max_drop_path, key=key)
+        last = layer_norm(self.norm, maps[-1], subnet.stages[-1].embed_dim if subnet else None)
+        return linear(self.head, last.mean((1, 2)).astype(jnp.float32))
+
+    def features(
+        self,
+        x: Array,
+        subnet: SubnetMask | None = None,
+        *,
+        dense: bool = True,
+        max_drop_path: float = 0.0,
+        key: Array | None = None,
+    ) -> list[Array]:
+        """The stages' maps (B, H / s, W / s, C) at strides s = 4, 8, 16, 32 for patch size 4, any H and W.
+
+        dense: windows stay as they are at the training resolution, smaller maps are padded to them (as Swin's detection
+        code does); otherwise a window never exceeds the map.
+        """
+        subnet = self._subnet(subnet)
+        maps = self._maps(x, subnet, dense=dense, max_drop_path=max_drop_path, key=key)
+        if not hasattr(self, "output_norms"):
+            return maps
+        counts = [stage.embed_dim if subnet else None for stage in (subnet.stages if subnet else maps)]  # type: ignore[union-attr]
+        return [layer_norm(norm, x, count) for norm, x, count in zip(self.output_norms, maps, counts, strict=True)]
+
+    def _subnet(self, subnet: SubnetMask | None) -> SubnetMask | None:
+        if self.space is None and subnet is not None:
+            raise S3Error("this network was built at an architecture and takes no subnet; build it at a space")
+        return self.mask(self.architecture) if self.space is not None and subnet is None else subnet
+
+    def _maps(
+        self, x: Array, subnet: SubnetMask | None, *, dense: bool, max_drop_path: float, key: Array | None
+    ) -> list[Array]:
+        count = subnet.stages[0].embed_dim if subnet else None
+        x = patch_embed(self.patch, x.astype(self.dtype))
+        mask = active_mask(x.shape[-1], count, x.dtype)
+        x = layer_norm(self.patch_norm, masked(x, mask), count)
+        rates = self._rates(subnet, max_drop_path)
+        maps = []
+        for i, stage in enumerate(self.stages):
+            stage_key = None if key is None else jax.random.fold_in(key, i)
+            x = self._run_stage(i, stage, x, subnet, rates[i], stage_key, dense)
+            maps.append(x)
+            if i < len(self.merges):
+                counts = (subnet.stages[i].embed_dim, subnet.stages[i + 1].embed_dim) if subnet else (None, None)
+                x = patch_merging(self.merges[i], x, *counts)
+        return maps
+
+    def _rates(self, subnet: SubnetMask | None, max_rate: float) -> list[Array]:
+        if subnet is not None:
+            return drop_path_rates(subnet, max_rate)
+        depths = [stage.depth for stage in self.architecture.stages]
+        rates = jnp.linspace(0.0, max_rate, sum(depths))
+        return jnp.split(rates, np.cumsum(depths)[:-1].tolist())
+
+    def _run_stage(
+        self, i: int, stage: Stage, x: Array, subnet: SubnetMask | None, rates: Array, key: Array | None, dense: bool
+    ) -> Array:
+        limit = max(x.shape) if dense else min(x.shape[1:3])
+        if self.space is not None and subnet is not None:
+            choices = tuple(min(window, limit) for window in self.space.stages[i].window)
+            return run_subnet_stage(stage.blocks, x, subnet.stages[i], choices, rates, key, self.remat)
+        for j, (block, choice) in enumerate(zip(stage.blocks, self.architecture.stages[i].blocks, strict=True)):
+            windows = windows_of_block(min(choice.window, limit), *x.shape[1:3], j)
+            step = partial(run_block, attend=partial(attend_in, windows=windows))
+            block_key = None if key is None else jax.random.fold_in(key, j)
+            x = (jax.checkpoint(step) if self.remat else step)(block, x, rate=rates[j], key=block_key)
+        return x
+
+
+def attend_in(weights: Attention, x: Array, heads: Count, *, windows: Windows) -> Array:
+    """Window attention with the windows known."""
+    return window_attention(weights, x, windows, heads)
+
+
+def run_block(
+    block: Block,
+    x: Array,
+    embed_dim: Count = None,
+    heads: Count = None,
+    hidden: Count = None,
+    *,
+    attend: Callable[[Attention, Array, Count], Array],
+    rate: Array,
+    key: Array | None,
+) -> Array:
+    """One block, (B, H, W, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
+    keys = (None, None) if key is None else jax.random.split(key)
+    mask = active_mask(x.shape[-1], embed_dim, x.dtype)
+    branch = attend(block.attention, layer_norm(block.norm1, x, embed_dim), heads)
+    x = x + drop_path(masked(branch, mask), rate, keys[0])
+    branch = mlp(block.mlp, layer_norm(block.norm2, x, embed_dim), hidden)
+    return x + drop_path(masked(branch, mask), rate, keys[1])
+
+
+def run_subnet_stage(
+    blocks: Block,
+    x: Array,
+    mask: StageMask,
+    choices: tuple[int, ...],
+    rates: Array,
+    key: Array | None,
+    remat: bool,
+) -> Array:
+    """The blocks of a supernet's stage, scanned over the depth axis of `blocks` (D, ...): (B, H, W, C) to the same.
+
+    Inactive blocks are skipped by `lax.cond`, the window is taken by `lax.switch` over `choices` (sides in tokens).
+    """
+    depth = len(mask.active)
+    variants, table = window_variants(choices, x.shape[1], x.shape[2])
+    parity = jnp.arange(depth) % 2
+    variant = jnp.asarray(table)[mask.window, parity]
+    keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(depth))
+
+    def attend(weights: Attention, y: Array, heads: Count, index: Array) -> Array:
+        return jax.lax.switch(index, [partial(attend_in, windows=v) for v in variants], weights, y, heads)
+
+    def step(x: Array, block_step: tuple) -> tuple[Array, None]:
+        block, active, heads, hidden, index, rate, block_key = block_step
+
+        def run(x: Array) -> Array:
+            chosen = partial(attend, index=index)
+            return run_block(block, x, mask.embed_dim, heads, hidden, attend=chosen, rate=rate, key=block_key)
+
+        return jax.lax.cond(active, run, lambda x: x, x), None
+
+    steps = (blocks, mask.active, mask.heads, mask.hidden, variant, rates, keys)
+    return jax.lax.scan(jax.checkpoint(step) if remat else step, x, jax.tree.map(jnp.asarray, steps))[0]
+
+
+def window_variants(choices: tuple[int, ...], height: int, width: int) -> tuple[list[Windows], np.ndarray]:
+    """The different windows that blocks of a stage can have, and which of them a (choice, parity) means: (choices, 2)."""
+    wanted = [[windows_of_block(side, height, width, parity) for parity in (0, 1)] for side in choices]
+    variants = list(dict.fromkeys(windows for pair in wanted for windows in pair))
+    return variants, np.array([[variants.index(windows) for windows in pair] for pair in wanted])
+
+
+def patch_merging(merge: PatchMerging, x: Array, inputs: Count = None, outputs: Count = None) -> Array:
+    """2x2 patches (B, H, W, C_in) to tokens (B, ceil(H / 2), ceil(W / 2), C_out): concatenate, norm, project."""
+    x = pad_to_multiple(x, (2, 2))
+    quarters = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+    normed = layer_norm(merge.norm, jnp.stack(quarters, axis=-2), inputs)
+    out = jnp.einsum("bhwkc,kcd->bhwd", normed, merge.reduction.kernel[...].astype(x.dtype))
+    return masked(out, active_mask(out.shape[-1], outputs, x.dtype))
