@@ -114,6 +114,7 @@ class SearchSpace:
     stages: tuple[StageSpace, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
         if not self.stages:
             raise S3Error("a search space needs at least one stage")
         for index, stage in enumerate(self.stages):
@@ -137,7 +138,8 @@ class SearchSpace:
 
     def replace(self, stage: int, dimension: str, choices: Sequence[Choice]) -> SearchSpace:
         """The space with other choices in one dimension of stage `stage` (counted from 0)."""
-        changed = dataclasses.replace(self.stages[stage], **{dimension: tuple(choices)})
+        change: dict[str, Any] = {dimension: choices}
+        changed = dataclasses.replace(self.stages[stage], **change)
         return SearchSpace((*self.stages[:stage], changed, *self.stages[stage + 1 :]))
 
     def clamped(self, map_sizes: Sequence[int]) -> SearchSpace:
@@ -303,7 +305,7 @@ def _uniform(space: SearchSpace, index: int) -> Architecture:
 
 
 def _pick(choices: Sequence[Any], rng: np.random.Generator) -> Any:
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _sample_stage(stage: StageSpace, rng: np.random.Generator) -> Stage:
