@@ -29,7 +29,8 @@ class ModelConfig:
     image_size: int = 224  # pixels, both sides
     patch_size: int = 4  # pixels; 1 to 4 for small images
     dtype: str = "float32"  # computation: float32 or bfloat16; parameters, softmax and norms stay float32
-    remat: bool = False  # recompute each block in the backward pass: less memory, about a third more work
+    kernel_std: float = 0.02  # of initial weights (Swin's; the paper does not say); 0: 1 / sqrt(fan-in)
+    remat: bool = False  # also recompute the blocks of sliced and single networks in the backward pass: less memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,9 @@ class DataConfig:
     holdout_fraction: float = 0.1  # of train, kept out of training for E-T Error and search; the paper does not say
     holdout_split: str = ""  # "" | a split that E-T Error and search use instead (the paper's own protocol: "test")
     num_workers: int = 0  # loader processes; the batches do not depend on it
+    cache_in_memory: bool = (
+        False  # keep decoded images (3 bytes a pixel) from the first use on, in every loader process
+    )
     on_bad_image: str = "error"  # error | skip: leave unreadable images out and count them
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -143,6 +147,10 @@ class Config:
     search: SearchConfig = SearchConfig()
     retrain: RetrainConfig = RetrainConfig()
     run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise S3Error(f"config.seed = {self.seed}; a seed is a whole number from 0 on")
 
 
 def default_config() -> ml_collections.ConfigDict:

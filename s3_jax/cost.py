@@ -160,10 +160,10 @@ def _block(width: int, block: Block, side: int) -> Cost:
     return _total(
         [
             _norm(width),
-            _linear(width, 3 * block.qkv_dim, padded_tokens),
+            _linear(width, 3 * block.qkv_dim, tokens),
             # Every token meets the window**2 keys of its window twice: in Q K^T and in the sum over V.
             Cost(bias_table, 2 * padded_tokens * window**2 * block.qkv_dim),
-            _linear(block.qkv_dim, width, padded_tokens),
+            _linear(block.qkv_dim, width, tokens),
             _norm(width),
             _linear(width, hidden, tokens),
             _linear(hidden, width, tokens),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s3_jax.models.layers import Attention, Count, active_mask, pad_to_multiple
+from s3_jax.models.layers import Attention, Count, active_mask, product
 from s3_jax.space import HEAD_DIM
 
 # What Swin adds to the logits of token pairs that are neighbours only because the map was rolled.
@@ -29,54 +32,92 @@ def windows_of_block(side: int, height: int, width: int, index: int) -> Windows:
     return Windows(side, (half if side < height else 0, half if side < width else 0))
 
 
-def window_attention(weights: Attention, x: Array, windows: Windows, heads: Count = None) -> Array:
+def window_attention(
+    weights: Attention, x: Array, attend: Callable[[Array, Array, Array], Array], heads: Count = None
+) -> Array:
     """Multi-head self-attention within windows: (B, H, W, C) to (B, H, W, C), the first `heads` heads active.
 
-    A map that is no multiple of the window is padded right and bottom; padded keys are attended to, as in Swin.
+    attend: `attend_within` with the windows chosen. The linear layers run on the map's own tokens alone.
     """
-    batch, height, width, _ = x.shape
+    dim, _, num_heads, _ = weights.qkv.kernel.shape
+    qkv = product(x, weights.qkv.kernel[...].reshape(dim, -1))
+    qkv = qkv.reshape(*x.shape[:3], 3, num_heads, HEAD_DIM)
+    attended = attend(qkv, weights.qkv.bias[...], weights.bias_table[...])
+    mask = active_mask(num_heads, heads, x.dtype)
+    if mask is not None:
+        attended = attended * mask[:, None]
+    out = product(attended.reshape(*x.shape[:3], -1), weights.proj.kernel[...].reshape(-1, dim))
+    return out + weights.proj.bias[...].astype(x.dtype)
+
+
+def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows) -> Array:
+    """Attention of the tokens of each window to each other: (B, H, W, 3, heads, 32) to (B, H, W, heads, 32).
+
+    bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). A map that is no
+    multiple of the window is padded right and bottom with tokens that have the bias alone; they are attended to, as in
+    Swin, where zeros are padded before the linear layer.
+    """
+    height, width = qkv.shape[1:3]
     side, shift = windows
-    x = pad_to_multiple(x, (side, side))
-    padded = x.shape[1:3]
+    padding = ((0, 0), (0, -height % side), (0, -width % side), (0, 0), (0, 0), (0, 0))
+    qkv = jnp.pad(qkv, padding) if any(map(any, padding)) else qkv
+    qkv = qkv + bias.astype(qkv.dtype)
+    size = qkv.shape[1:3]
     if any(shift):
-        x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
-    tokens = _attend(weights, partition(x, side), _logit_bias(weights, padded, windows), heads)
-    x = unpartition(tokens, side, batch, padded)
+        qkv = jnp.roll(qkv, (-shift[0], -shift[1]), (1, 2))
+    query, key, value = partition(qkv, side)
+    logits = jnp.einsum("bwhnd,bwhmd->bwhnm", query * HEAD_DIM**-0.5, key).astype(jnp.float32)
+    weights = jax.nn.softmax(logits + _logit_bias(table, size, windows)).astype(value.dtype)
+    x = unpartition(jnp.einsum("bwhnm,bwhmd->bwhnd", weights, value), size)
     if any(shift):
         x = jnp.roll(x, shift, (1, 2))
     return x[:, :height, :width]
 
 
-def partition(x: Array, side: int) -> Array:
-    """(B, H, W, C) into windows (B, H / side * W / side, side * side, C)."""
-    batch, height, width, dim = x.shape
-    x = x.reshape(batch, height // side, side, width // side, side, dim)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, side * side, dim)
+def attend_within_one_of(variants: Sequence[Windows]) -> Callable[[Array, Array, Array, Array], Array]:
+    """`attend_within` the windows that its last argument picks, an index into `variants`; only those are computed.
+
+    The backward pass computes the attention again from its input. Otherwise every variant would keep what its own
+    backward pass needs, zeros for those not picked: on a CPU that took longer than the attention itself.
+    """
+
+    def pick(qkv: Array, bias: Array, table: Array, index: Array) -> Array:
+        return jax.lax.switch(index, [partial(attend_within, windows=v) for v in variants], qkv, bias, table)
+
+    def forward(*arguments: Array) -> tuple[Array, tuple[Array, ...]]:
+        return pick(*arguments), arguments
+
+    def backward(arguments: tuple[Array, ...], cotangent: Array) -> tuple[Array | None, ...]:
+        def backward_of(windows: Windows) -> Callable[..., tuple[Array, ...]]:
+            return lambda *inputs: jax.vjp(partial(attend_within, windows=windows), *inputs)[1](cotangent)
+
+        *inputs, index = arguments
+        return *jax.lax.switch(index, [backward_of(windows) for windows in variants], *inputs), None
+
+    attend = jax.custom_vjp(pick)
+    attend.defvjp(forward, backward)
+    return attend
 
 
-def unpartition(windows: Array, side: int, batch: int, size: tuple[int, ...]) -> Array:
-    """The inverse of `partition` for a map of `size` (H, W)."""
+def partition(qkv: Array, side: int) -> Array:
+    """(B, H, W, 3, heads, 32) into windows (3, B, H / side * W / side, heads, side^2, 32)."""
+    batch, height, width, three, heads, dim = qkv.shape
+    cut = qkv.reshape(batch, height // side, side, width // side, side, three, heads, dim)
+    return cut.transpose(5, 0, 1, 3, 6, 2, 4, 7).reshape(three, batch, -1, heads, side * side, dim)
+
+
+def unpartition(x: Array, size: tuple[int, ...]) -> Array:
+    """(B, windows, heads, side^2, 32) back to a map of `size` (H, W): (B, H, W, heads, 32)."""
+    batch, _, heads, tokens, dim = x.shape
     height, width = size
-    x = windows.reshape(batch, height // side, width // side, side, side, -1)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, -1)
+    side = math.isqrt(tokens)
+    cut = x.reshape(batch, height // side, width // side, heads, side, side, dim)
+    return cut.transpose(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, heads, dim)
 
 
-def _attend(weights: Attention, x: Array, bias: Array, heads: Count) -> Array:
-    """(B, windows, N, C) to (B, windows, N, C) with logits plus `bias` (windows or 1, heads, N, N)."""
-    qkv = jnp.einsum("bwnc,cthd->tbwhnd", x, weights.qkv.kernel[...].astype(x.dtype))
-    qkv = qkv + weights.qkv.bias[...].astype(x.dtype)[:, None, None, :, None, :]
-    query, key, value = qkv[0] * HEAD_DIM**-0.5, qkv[1], qkv[2]
-    logits = jnp.einsum("bwhnd,bwhmd->bwhnm", query, key).astype(jnp.float32) + bias
-    attended = jnp.einsum("bwhnm,bwhmd->bwhnd", jax.nn.softmax(logits).astype(x.dtype), value)
-    mask = active_mask(attended.shape[2], heads, x.dtype)
-    if mask is not None:
-        attended = attended * mask[:, None, None]
-    out = jnp.einsum("bwhnd,hdc->bwnc", attended, weights.proj.kernel[...].astype(x.dtype))
-    return out + weights.proj.bias[...].astype(x.dtype)
-
-
-def _logit_bias(weights: Attention, size: tuple[int, ...], windows: Windows) -> Array:
-    bias = relative_bias(weights.bias_table[...], windows.side)[None]
+def _logit_bias(table: Array, size: tuple[int, ...], windows: Windows) -> Array:
+    """What is added to the logits: (windows or 1, heads, side^2, side^2)."""
+    bias = relative_bias(table, windows.side)[None]
     if not any(windows.shift):
         return bias
     regions = jnp.asarray(shift_regions(size, windows))
@@ -85,17 +126,27 @@ def _logit_bias(weights: Attention, size: tuple[int, ...], windows: Windows) -> 
 
 
 def relative_bias(table: Array, side: int) -> Array:
-    """Bias of every pair of tokens in a window: (heads, side^2, side^2) from the centre of a table (S, S, heads)."""
+    """Bias of every pair of tokens in a window: (heads, side^2, side^2) from the centre of a table (S, S, heads).
+
+    The bias of query (i, j) and key (k, l) is table[i - k + side - 1, j - l + side - 1] of that centre.
+    """
     margin = (table.shape[0] + 1) // 2 - side
     table = table[margin : margin + 2 * side - 1, margin : margin + 2 * side - 1]
-    return table.reshape(-1, table.shape[-1])[relative_index(side)].transpose(2, 0, 1)
+    rows = differences(table, side)  # (i, k, column of the table, heads)
+    pairs = differences(jnp.moveaxis(rows, 2, 0), side)  # (j, l, i, k, heads)
+    return pairs.transpose(4, 2, 0, 3, 1).reshape(-1, side * side, side * side)
 
 
-def relative_index(side: int) -> np.ndarray:
-    """Entry of the flattened table for every pair of tokens: (side^2, side^2) whole numbers, rows are queries."""
-    row, column = np.divmod(np.arange(side * side), side)
-    offset = np.stack([row[:, None] - row, column[:, None] - column]) + side - 1
-    return offset[0] * (2 * side - 1) + offset[1]
+def differences(line: Array, side: int) -> Array:
+    """line[i - k + side - 1] for all i and k below `side`: (2 * side - 1, ...) to (side, side, ...).
+
+    Rows of one element less than the line's length, read off copies of the line put end to end, are the line moved on
+    by one from row to row. So neither this nor its gradient gathers or scatters, which is slow on every device.
+    """
+    span = line.shape[0]
+    start = jnp.roll(line[::-1], 1 - side, axis=0)  # the entry of difference 0 first, then of -1, -2, ...
+    copies = jnp.broadcast_to(start, (side, *line.shape)).reshape(-1, *line.shape[1:])
+    return copies[: side * (span - 1)].reshape(side, span - 1, *line.shape[1:])[:, :side] if span > 1 else line[None]
 
 
 def shift_regions(size: tuple[int, ...], windows: Windows) -> np.ndarray:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from s3_jax.space import HEAD_DIM
 
-Count = int | Array | None
+Count = int | Array | np.ndarray | None
 
 
 class LayerNorm(nnx.Module):
@@ -91,7 +92,16 @@ def layer_norm(norm: LayerNorm, x: Array, count: Count = None, epsilon: float = 
 
 def linear(layer: Linear, x: Array) -> Array:
     """`x` (..., C_in) through a kernel (C_in, C_out) and a bias, in the type of `x`."""
-    return x @ layer.kernel[...].astype(x.dtype) + layer.bias[...].astype(x.dtype)
+    return product(x, layer.kernel[...]) + layer.bias[...].astype(x.dtype)
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """`x` (..., C_in) times `kernel` (C_in, C_out), as one product of two matrices in the type of `x`.
+
+    XLA's CPU backend takes four times as long for the kernel's gradient where that sums over several axes.
+    """
+    flat = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def mlp(weights: Mlp, x: Array, hidden: Count = None) -> Array:
@@ -107,8 +117,7 @@ def patch_embed(layer: Linear, x: Array) -> Array:
     batch, height, width, _ = x.shape
     x = x.reshape(batch, height // patch, patch, width // patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
     flat = x.reshape(batch, height // patch, width // patch, -1)
-    kernel = layer.kernel[...].reshape(-1, dim).astype(x.dtype)
-    return flat @ kernel + layer.bias[...].astype(x.dtype)
+    return product(flat, layer.kernel[...].reshape(-1, dim)) + layer.bias[...].astype(x.dtype)
 
 
 def pad_to_multiple(x: Array, sides: tuple[int, int]) -> Array:
@@ -118,7 +127,7 @@ def pad_to_multiple(x: Array, sides: tuple[int, int]) -> Array:
 
 
 def drop_path(x: Array, rate: Array | float, key: Array | None) -> Array:
-    """Stochastic depth: the branch `x` (B, ...) dropped for each image with chance `rate`, else scaled by 1/(1-rate)."""
+    """Stochastic depth: the branch `x` (B, ...) dropped for an image with chance `rate`, else times 1 / (1 - rate)."""
     if key is None:
         return x
     keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))

@@ -34,7 +34,7 @@ class SubnetMask(NamedTuple):
 
 
 def subnet_mask(space: SearchSpace, architecture: Architecture) -> SubnetMask:
-    """The mask that makes the supernet of `space` compute `architecture`. Raises S3Error where it is not in the space."""
+    """The mask that makes the supernet of `space` compute `architecture`. Raises S3Error where that is not in it."""
     if not space.contains(architecture):
         raise S3Error(f"the architecture is not in the space: {architecture} is no point of {space}")
     return SubnetMask(tuple(_stage_mask(s, a) for s, a in zip(space.stages, architecture.stages, strict=True)))
@@ -46,7 +46,7 @@ def stack_masks(masks: Sequence[SubnetMask]) -> SubnetMask:
 
 
 def drop_path_rates(mask: SubnetMask, max_rate: float) -> list[Array]:
-    """Stochastic-depth rate of every block, per stage (D,): from 0 at the subnet's first block to `max_rate` at its last."""
+    """Stochastic-depth rates per stage (D,): from 0 at the subnet's first block to `max_rate` at its last."""
     depths = [len(stage.active) for stage in mask.stages]
     active = jnp.concatenate([jnp.asarray(stage.active, jnp.float32) for stage in mask.stages])
     rates = max_rate * (jnp.cumsum(active) - 1.0) / jnp.maximum(active.sum() - 1.0, 1.0)
@@ -54,14 +54,14 @@ def drop_path_rates(mask: SubnetMask, max_rate: float) -> list[Array]:
 
 
 def slice_weights(params: Params, space: SearchSpace, architecture: Architecture) -> Params:
-    """Weights of the stand-alone network `architecture`, cut out of the supernet's `params` (leading part of each axis).
+    """Weights of the stand-alone network `architecture`, cut out of the supernet's `params` (the front of each axis).
 
     `space` has its windows clamped to the maps. Raises S3Error where the architecture is not in it.
     """
     if not space.contains(architecture):
         raise S3Error(f"the architecture is not in the space: {architecture} is no point of {space}")
     dims = [stage.embed_dim for stage in architecture.stages]
-    sliced = {
+    sliced: Params = {
         "patch": _channels(params["patch"], dims[0]),
         "patch_norm": _channels(params["patch_norm"], dims[0]),
         "norm": _channels(params["norm"], dims[-1]),
@@ -71,7 +71,9 @@ def slice_weights(params: Params, space: SearchSpace, architecture: Architecture
     }
     for i, stage in enumerate(architecture.stages):
         stacked = params["stages"][i]["blocks"]
-        blocks = {j: _slice_block(jax.tree.map(lambda leaf, j=j: leaf[j], stacked), stage, j) for j in range(stage.depth)}
+        blocks = {
+            j: _slice_block(jax.tree.map(lambda leaf, j=j: leaf[j], stacked), stage, j) for j in range(stage.depth)
+        }
         sliced["stages"][i] = {"blocks": blocks}
     for i, merge in params["merges"].items():
         kernel = merge["reduction"]["kernel"][:, : dims[i], : dims[i + 1]]
@@ -104,7 +106,7 @@ def _stage_mask(space: StageSpace, stage: Stage) -> StageMask:
     padding = (largest(SearchSpace((space,))).stages[0].blocks[0],) * (max(space.depth) - stage.depth)
     blocks = stage.blocks + padding
     return StageMask(
-        embed_dim=np.int32(stage.embed_dim),
+        embed_dim=np.array(stage.embed_dim, np.int32),
         active=np.arange(len(blocks)) < stage.depth,
         window=np.array([space.window.index(block.window) for block in blocks], np.int32),
         heads=np.array([block.heads for block in blocks], np.int32),

@@ -1,7 +1,7 @@
 """The four-stage window transformer: a stand-alone network of an architecture, or the supernet of a space.
 
-Both are `S3Transformer` and both compute their blocks with one pure function. A network's blocks may differ in shape, so
-they are a list and are unrolled. A supernet's are alike, so their weights are stacked on a leading depth axis and
+Both are `S3Transformer` and both compute their blocks with one pure function. A network's blocks may differ in shape,
+so they are a list and are unrolled. A supernet's are alike, so their weights are stacked on a leading depth axis and
 scanned; which of them run, how wide, and in which windows is told by a `SubnetMask`, an argument like any other.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,13 @@ from flax import nnx
 from jax import Array
 
 from s3_jax.errors import S3Error
-from s3_jax.models.attention import Windows, window_attention, windows_of_block
+from s3_jax.models.attention import (
+    Windows,
+    attend_within,
+    attend_within_one_of,
+    window_attention,
+    windows_of_block,
+)
 from s3_jax.models.layers import (
     Attention,
     Count,
@@ -32,6 +40,7 @@ from s3_jax.models.layers import (
     mlp,
     pad_to_multiple,
     patch_embed,
+    product,
 )
 from s3_jax.models.subnet import StageMask, SubnetMask, drop_path_rates, subnet_mask
 from s3_jax.space import Architecture, SearchSpace, hidden_dim, largest, map_sizes
@@ -52,7 +61,7 @@ class Stage(nnx.Module):
     """Weights of the blocks of one stage: a list, or in a supernet one stacked block."""
 
     def __init__(self, blocks: list[Block], *, stacked: bool) -> None:
-        self.blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks) if stacked else nnx.List(blocks)
+        self.blocks: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks) if stacked else nnx.List(blocks)
 
 
 class PatchMerging(nnx.Module):
@@ -68,8 +77,8 @@ class S3Transformer(nnx.Module):
 
     Windows never exceed the map of their stage at `image_size`. No parameter depends on the size of the input.
     dtype: of the computation; parameters, softmax and norm statistics are float32. kernel_std: deviation of the initial
-    weights (0: 1 / sqrt(fan-in)). remat: recompute blocks in the backward pass. output_norms: a norm on each of the
-    maps of `features`. Raises S3Error where patches do not tile the image.
+    weights (0: 1 / sqrt(fan-in)). remat: recompute a network's blocks in the backward pass (a supernet's always are).
+    output_norms: a norm on each of the maps of `features`. Raises S3Error where patches do not tile the image.
     """
 
     def __init__(
@@ -87,18 +96,19 @@ class S3Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         sides = map_sizes(image_size, patch_size, len(structure.stages))
-        self.space = structure.clamped(sides) if isinstance(structure, SearchSpace) else None
-        self.architecture = largest(self.space) if self.space else structure.clamped(sides)  # type: ignore[union-attr]
+        clamped = structure.clamped(sides)
+        self.space = clamped if isinstance(clamped, SearchSpace) else None
+        self.architecture = largest(clamped) if isinstance(clamped, SearchSpace) else clamped
         self.dtype, self.remat = dtype, remat
         dims = [stage.embed_dim for stage in self.architecture.stages]
         self.patch = Linear((patch_size, patch_size, channels, dims[0]), inputs=3, std=kernel_std, rngs=rngs)
         self.patch_norm = LayerNorm((dims[0],))
-        self.stages = nnx.List([])
+        stages = []
         for dim, stage in zip(dims, self.architecture.stages, strict=True):
             blocks = [Block(dim, choice, std=kernel_std, rngs=rngs) for choice in stage.blocks]
-            self.stages.append(Stage(blocks, stacked=self.space is not None))
-        pairs = zip(dims, dims[1:], strict=False)
-        self.merges = nnx.List([PatchMerging(dim, out, std=kernel_std, rngs=rngs) for dim, out in pairs])
+            stages.append(Stage(blocks, stacked=self.space is not None))
+        self.stages = nnx.List(stages)
+        self.merges = nnx.List([PatchMerging(dim, out, std=kernel_std, rngs=rngs) for dim, out in pairwise(dims)])
         self.norm = LayerNorm((dims[-1],))
         self.head = Linear((dims[-1], num_classes), std=kernel_std, rngs=rngs)
         if output_norms:
@@ -179,18 +189,13 @@ class S3Transformer(nnx.Module):
         limit = max(x.shape) if dense else min(x.shape[1:3])
         if self.space is not None and subnet is not None:
             choices = tuple(min(window, limit) for window in self.space.stages[i].window)
-            return run_subnet_stage(stage.blocks, x, subnet.stages[i], choices, rates, key, self.remat)
+            return run_subnet_stage(stage.blocks, x, subnet.stages[i], choices, rates, key)
         for j, (block, choice) in enumerate(zip(stage.blocks, self.architecture.stages[i].blocks, strict=True)):
-            windows = windows_of_block(min(choice.window, limit), *x.shape[1:3], j)
-            step = partial(run_block, attend=partial(attend_in, windows=windows))
+            windows = windows_of_block(min(choice.window, limit), x.shape[1], x.shape[2], j)
+            step = partial(run_block, attend=partial(attend_within, windows=windows))
             block_key = None if key is None else jax.random.fold_in(key, j)
             x = (jax.checkpoint(step) if self.remat else step)(block, x, rate=rates[j], key=block_key)
         return x
-
-
-def attend_in(weights: Attention, x: Array, heads: Count, *, windows: Windows) -> Array:
-    """Window attention with the windows known."""
-    return window_attention(weights, x, windows, heads)
 
 
 def run_block(
@@ -200,14 +205,14 @@ def run_block(
     heads: Count = None,
     hidden: Count = None,
     *,
-    attend: Callable[[Attention, Array, Count], Array],
+    attend: Callable[[Array, Array, Array], Array],
     rate: Array,
     key: Array | None,
 ) -> Array:
     """One block, (B, H, W, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
     keys = (None, None) if key is None else jax.random.split(key)
     mask = active_mask(x.shape[-1], embed_dim, x.dtype)
-    branch = attend(block.attention, layer_norm(block.norm1, x, embed_dim), heads)
+    branch = window_attention(block.attention, layer_norm(block.norm1, x, embed_dim), attend, heads)
     x = x + drop_path(masked(branch, mask), rate, keys[0])
     branch = mlp(block.mlp, layer_norm(block.norm2, x, embed_dim), hidden)
     return x + drop_path(masked(branch, mask), rate, keys[1])
@@ -220,11 +225,11 @@ def run_subnet_stage(
     choices: tuple[int, ...],
     rates: Array,
     key: Array | None,
-    remat: bool,
 ) -> Array:
     """The blocks of a supernet's stage, scanned over the depth axis of `blocks` (D, ...): (B, H, W, C) to the same.
 
-    Inactive blocks are skipped by `lax.cond`, the window is taken by `lax.switch` over `choices` (sides in tokens).
+    Inactive blocks are skipped by `lax.cond`; windows are taken by index from those of `choices` (sides in tokens).
+    The backward pass computes each block again: to keep what it needs, stacked over the depth, costs more even in time.
     """
     depth = len(mask.active)
     variants, table = window_variants(choices, x.shape[1], x.shape[2])
@@ -232,24 +237,31 @@ def run_subnet_stage(
     variant = jnp.asarray(table)[mask.window, parity]
     keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(depth))
 
-    def attend(weights: Attention, y: Array, heads: Count, index: Array) -> Array:
-        return jax.lax.switch(index, [partial(attend_in, windows=v) for v in variants], weights, y, heads)
+    attend = attend_within_one_of(variants)
 
     def step(x: Array, block_step: tuple) -> tuple[Array, None]:
         block, active, heads, hidden, index, rate, block_key = block_step
 
         def run(x: Array) -> Array:
-            chosen = partial(attend, index=index)
-            return run_block(block, x, mask.embed_dim, heads, hidden, attend=chosen, rate=rate, key=block_key)
+            return run_block(
+                block,
+                x,
+                mask.embed_dim,
+                heads,
+                hidden,
+                attend=lambda qkv, bias, table: attend(qkv, bias, table, index),
+                rate=rate,
+                key=block_key,
+            )
 
         return jax.lax.cond(active, run, lambda x: x, x), None
 
     steps = (blocks, mask.active, mask.heads, mask.hidden, variant, rates, keys)
-    return jax.lax.scan(jax.checkpoint(step) if remat else step, x, jax.tree.map(jnp.asarray, steps))[0]
+    return jax.lax.scan(jax.checkpoint(step), x, jax.tree.map(jnp.asarray, steps))[0]
 
 
 def window_variants(choices: tuple[int, ...], height: int, width: int) -> tuple[list[Windows], np.ndarray]:
-    """The different windows that blocks of a stage can have, and which of them a (choice, parity) means: (choices, 2)."""
+    """The different windows that blocks of a stage can have, and which of them (choice, parity) means (choices, 2)."""
     wanted = [[windows_of_block(side, height, width, parity) for parity in (0, 1)] for side in choices]
     variants = list(dict.fromkeys(windows for pair in wanted for windows in pair))
     return variants, np.array([[variants.index(windows) for windows in pair] for pair in wanted])
@@ -260,5 +272,6 @@ def patch_merging(merge: PatchMerging, x: Array, inputs: Count = None, outputs: 
     x = pad_to_multiple(x, (2, 2))
     quarters = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
     normed = layer_norm(merge.norm, jnp.stack(quarters, axis=-2), inputs)
-    out = jnp.einsum("bhwkc,kcd->bhwd", normed, merge.reduction.kernel[...].astype(x.dtype))
+    kernel = merge.reduction.kernel[...]
+    out = product(normed.reshape(*normed.shape[:3], -1), kernel.reshape(-1, kernel.shape[-1]))
     return masked(out, active_mask(out.shape[-1], outputs, x.dtype))

@@ -1,0 +1,62 @@
+"""The command line: `python -m s3_jax.main --config=configs/digits.py --workdir=runs/digits [--config.field=value]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+
+from s3_jax.config import Config, from_mapping
+from s3_jax.errors import Interrupted, S3Error
+from s3_jax.pipeline import run_pipeline
+from s3_jax.report.tables import result_table
+from s3_jax.report.write import write_report
+from s3_jax.training.devices import start_processes
+from s3_jax.training.loop import StopRequest
+
+EXIT_MISTAKE = 2
+EXIT_STOPPED = 143  # what a shell reports of a process that ended on SIGTERM
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; its fields can be given as flags.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its records, checkpoints and report.")
+
+
+def main(arguments: list[str]) -> int:
+    """Do the run, or what is left of it. Returns the exit code: 0, 2 for a mistake, 143 for a stop on request."""
+    console = Console(stderr=False, quiet=False)
+    try:
+        if len(arguments) > 1:
+            raise S3Error(f"unexpected arguments {arguments[1:]}; flags are --config, --workdir and --config.<field>")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        start_processes()
+        console.quiet = jax.process_index() != 0
+        stop = StopRequest()
+        stop.listen()
+        workdir = Path(str(_WORKDIR.value))
+        config = from_mapping(Config, _CONFIG.value.to_dict())
+        result = run_pipeline(config, workdir, console=console, stop=stop)
+        console.print(result_table(result))
+        if jax.process_index() == 0:
+            console.print(f"Report: {write_report(workdir)}")
+    except Interrupted as stopped:
+        console.print(str(stopped), highlight=False, markup=False)
+        return EXIT_STOPPED
+    except S3Error as error:
+        print(f"s3_jax: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    return 0
+
+
+def entry() -> None:
+    """Parse the flags and run `main`."""
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
+
+
+if __name__ == "__main__":
+    entry()

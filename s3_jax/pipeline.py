@@ -1,0 +1,231 @@
+"""The phases of a run: supernet, E-T Error, evolution and search in every space, then retraining of the best.
+
+Every phase reads files and writes files. A phase whose result is there is not done again; one that was cut short goes
+on from its last checkpoint or record. So the same command always completes the run, whatever stopped it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from s3_jax import search
+from s3_jax.config import Config, to_mapping
+from s3_jax.cost import Evaluated, check_budget, sample_within
+from s3_jax.data.dataset import open_data
+from s3_jax.errors import S3Error
+from s3_jax.evolution import check_size, evolve, merge_windows
+from s3_jax.models.subnet import copy_overlap, slice_weights
+from s3_jax.progress import progress_bar
+from s3_jax.space import Architecture, SearchSpace, map_sizes
+from s3_jax.training.devices import make_mesh
+from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
+from s3_jax.training.fit import Network, build_network, fit
+from s3_jax.training.loop import StopRequest
+from s3_jax.training.records import Metrics, environment, read_json, write_json
+from s3_jax.training.run import Run
+
+# Settings that say how a run is executed, not what it computes: they may change when it is taken up again.
+CHANGEABLE = ("run", "data.num_workers", "data.path")
+
+
+def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopRequest) -> dict[str, Any]:
+    """Do all phases of a run that are not done yet in `workdir`, and return its result (also in `result.json`).
+
+    Raises S3Error for a mistake in the settings, the data or the folder; Interrupted once it has saved on request.
+    """
+    _open_workdir(workdir, config)
+    if (workdir / "result.json").exists():
+        console.print(f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
+        return read_json(workdir / "result.json")
+    run = _start(config, workdir, console, stop)
+    try:
+        names = [space_name(index) for index in range(config.evolution.num_spaces)]
+        spaces = [_search_space(run, index) for index in range(len(names))]
+        retrained = range(len(names)) if config.retrain.all_spaces else [len(names) - 1]
+        trained = {index: _retrain(run, index, spaces[index]) for index in retrained}
+        result = _result(run, spaces, trained)
+    finally:
+        run.metrics.close()
+    run.write_json("result.json", result)
+    return result
+
+
+def space_name(index: int) -> str:
+    """A, B, C, ... as in the paper."""
+    return chr(ord("A") + index) if index < 26 else str(index)
+
+
+def _open_workdir(workdir: Path, config: Config) -> None:
+    settings = to_mapping(config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / "config.json"
+        if path.exists():
+            _check_same(read_json(path), settings, workdir)
+        if jax.process_index() == 0:
+            write_json(path, settings)
+    except OSError as error:
+        raise S3Error(
+            f"cannot write to the workdir {workdir}: {error.strerror or error}; choose a folder with room that you may "
+            "write to, with --workdir"
+        ) from error
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
+    old, new = _flat(before), _flat(now)
+    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    refused = [name for name in changed if not name.startswith(CHANGEABLE)]
+    if refused:
+        rows = "\n".join(f"  config.{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in refused)
+        raise S3Error(
+            f"{workdir} holds a run that was started with other settings:\n{rows}\n"
+            "Give those again to go on with it, or another --workdir to start a new run"
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value})
+    return flat
+
+
+def _start(config: Config, workdir: Path, console: Console, stop: StopRequest) -> Run:
+    mesh = make_mesh(config.run.num_devices)
+    first = jax.process_index() == 0
+    data = open_data(config.data, seed=config.seed)
+    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
+    run.write_json("environment.json", environment())
+    space = config.space.build()
+    model = config.model
+    clamped = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))
+    for budget in (config.evolution.budget, config.search.budget):
+        check_budget(clamped, budget, run.cost)
+    check_size(clamped, config.evolution.max_space_size)
+    return run
+
+
+def _search_space(run: Run, index: int) -> SearchSpace:
+    """Everything that is done in one space: supernet, E-T Error, the next space, search. Returns the space."""
+    folder = run.workdir / f"space_{index}"
+    space = _load_space(run, index)
+    if (folder / "search" / "best.json").exists():
+        return space
+    network = _supernet(run, index, space)
+    record = EvaluationRecord(run, folder / "evaluated.jsonl", lambda: error_of_subnets(run, network, run.data.holdout))
+    if not (folder / "et_error.json").exists():
+        _measure(run, index, space, record)
+    _search(run, index, space, record)
+    return space
+
+
+def _load_space(run: Run, index: int) -> SearchSpace:
+    path = run.workdir / f"space_{index}" / "space.json"
+    if not path.exists():  # only of the first: `_measure` writes the next space before its own et_error.json
+        space, notes = merge_windows(run.config.space.build(), run.map_sizes)
+        _write_space(run, index, space, notes)
+        return space
+    return SearchSpace.from_json(read_json(path)["space"])
+
+
+def _write_space(run: Run, index: int, space: SearchSpace, notes: list[str]) -> None:
+    record = {"iteration": index, "name": space_name(index), "space": space.to_json(), "size": space.size()}
+    run.write_json(f"space_{index}/space.json", record | {"notes": notes})
+
+
+def _supernet(run: Run, index: int, space: SearchSpace) -> Network:
+    phase = f"space_{index}"
+    network = build_network(run, phase, space)
+    if run.config.evolution.init_from_previous and index > 0:
+        before = _supernet(run, index - 1, _load_space(run, index - 1))
+        network = Network(network.definition, copy_overlap(before.params, network.params), space)
+    return fit(run, phase, network, run.config.train, run.data.train, space.to_json())
+
+
+def _measure(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) -> None:
+    """Evaluate the sampled architectures and write what follows from them: the E-T Error and the next space."""
+    settings, phase = run.config.evolution, f"space_{index}"
+    rng = run.rng(f"{phase}/samples")
+    architectures = [
+        sample_within(space, rng, settings.budget, run.cost, run.config.search.max_attempts)
+        for _ in range(settings.num_samples)
+    ]
+    evaluated = _evaluate(run, f"{phase}/samples", architectures, record)
+    last = index + 1 == settings.num_spaces
+    evolution = evolve(space, evaluated, settings, map_sizes=run.map_sizes, seed=run.config.seed, record_only=last)
+    if not last:
+        for budget in (settings.budget, run.config.search.budget):
+            check_budget(evolution.space, budget, run.cost)
+        _write_space(run, index + 1, evolution.space, list(evolution.notes))
+    run.write_json(f"{phase}/et_error.json", evolution.to_json())
+
+
+def _search(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) -> None:
+    folder = f"space_{index}/search"
+    path = run.workdir / folder / "state.json"
+    config = run.config.search
+    state = search.init(space, config, seed=run.config.seed)
+    if path.exists():
+        state = search.SearchState.from_json(read_json(path))
+    with progress_bar(run.console, f"space_{index}/search", config.generations, state.generation) as advance:
+        while not state.finished:
+            evaluated = [record(architecture) for architecture in search.ask(state, run.cost)]
+            state = search.tell(state, evaluated)
+            run.write_json(f"{folder}/state.json", state.to_json())
+            advance(state.generation, f"best error {search.best(state).error:.2f} %")
+    run.write_json(f"{folder}/best.json", search.best(state).to_json())
+
+
+def _evaluate(run: Run, title: str, architectures: list[Architecture], record: EvaluationRecord) -> list[Evaluated]:
+    evaluated = []
+    with progress_bar(run.console, title, len(architectures)) as advance:
+        for count, architecture in enumerate(architectures, 1):
+            evaluated.append(record(architecture))
+            advance(count, f"error {evaluated[-1].error:.2f} %")
+    return evaluated
+
+
+def _best(run: Run, index: int) -> Evaluated:
+    return Evaluated.from_json(read_json(run.workdir / f"space_{index}" / "search" / "best.json"))
+
+
+def _retrain(run: Run, index: int, space: SearchSpace) -> float:
+    """Train the best architecture of a space on all of train. Returns its accuracy in percent on the test split."""
+    phase = f"retrain/best_{space_name(index)}"
+    path = run.workdir / phase / "result.json"
+    if path.exists():
+        return read_json(path)["test_accuracy"]
+    best, settings = _best(run, index), run.config.retrain
+    network = build_network(run, phase, best.architecture)
+    if settings.from_supernet:
+        sliced = slice_weights(_supernet(run, index, space).params, space, best.architecture)
+        network = Network(network.definition, sliced)
+    run.write_json(f"{phase}/architecture.json", best.architecture.to_json())
+    network = fit(run, phase, network, settings.train, run.data.train_and_holdout, best.architecture.to_json())
+    accuracy = 100.0 - error_of_network(run, network, run.data.test, best.architecture)
+    run.write_json(f"{phase}/result.json", best.to_json() | {"test_accuracy": accuracy, "split": "test"})
+    return accuracy
+
+
+def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -> dict[str, Any]:
+    """The run's result; the test split is used here and after retraining, and nowhere else."""
+    rows = []
+    for index, space in enumerate(spaces):
+        best = _best(run, index)
+        inherited = 100.0 - error_of_network(run, _supernet(run, index, space), run.data.test, best.architecture)
+        measured = read_json(run.workdir / f"space_{index}" / "et_error.json")["space"]
+        accuracies = {"test_accuracy_inherited": inherited, "test_accuracy": trained.get(index)}
+        rows.append(
+            {"name": space_name(index), "size": space.size(), "et_error": measured, "best": best.to_json() | accuracies}
+        )
+    last = rows[-1]
+    kept = ("architecture", "params", "macs", "test_accuracy")
+    winner = {"space": last["name"]} | {name: last["best"][name] for name in kept}
+    result = {"seed": run.config.seed, "dataset": run.data.record(), "spaces": rows, "winner": winner}
+    return json.loads(json.dumps(result))

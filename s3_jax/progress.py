@@ -1,0 +1,50 @@
+"""Progress on the screen: a bar with the time left in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 15.0
+
+Advance = Callable[[int, str], None]
+
+
+@contextmanager
+def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """Yields a function to call with the units done so far and a short status text; `done` were done before."""
+    if not console.is_terminal:
+        yield _lines(console, title, total, done)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"{title:<28}", total=total, completed=done, status="compiling" if total else "")
+        yield lambda count, status: progress.update(task, completed=count, status=status)
+
+
+def _lines(console: Console, title: str, total: int, done: int) -> Advance:
+    start = last = time.monotonic()
+    console.print(f"{title}: {done} of {total}", highlight=False)
+
+    def advance(count: int, status: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if count < total and now - last < SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        left = (now - start) / max(count - done, 1) * (total - count)
+        console.print(f"{title}: {count} of {total}, {left:.0f} s left {status}", highlight=False)
+
+    return advance

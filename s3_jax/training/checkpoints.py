@@ -1,0 +1,89 @@
+"""Checkpoints of a training: asynchronous, atomic, and bound to the space or architecture they belong to (orbax)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from s3_jax.errors import S3Error
+from s3_jax.training.devices import replicated
+from s3_jax.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints in one folder. `subject` is the JSON record of the space or architecture that is trained."""
+
+    def __init__(self, folder: Path, subject: dict[str, Any], *, keep: int = 2) -> None:
+        self.folder = folder
+        self.subject = json.loads(json.dumps(subject))
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="step")
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    def latest_step(self) -> int | None:
+        """Update count of the newest complete checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState) -> None:
+        """Start to write a checkpoint of the state; it counts only once it is complete."""
+        step = int(state.step)
+        if step == self.latest_step():
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(_as_dict(state)),
+            subject=ocp.args.JsonSave(self.subject),
+        )
+        try:
+            self._manager.save(step, args=items)
+        except OSError as error:
+            raise _disk_error(self.folder, error) from error
+
+    def restore(self, like: TrainState, mesh: Mesh) -> TrainState | None:
+        """The newest state, laid out on `mesh` whatever wrote it; None where there is none.
+
+        like: a state of the same structure and shapes. Raises S3Error where the checkpoint is of another subject.
+        """
+        step = self.latest_step()
+        if step is None:
+            return None
+        self._check_subject(step)
+        layout = replicated(mesh)
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), _as_dict(like))
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        restored = self._manager.restore(step, args=args)["state"]
+        return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(_in_order(restored, like)))
+
+    def close(self) -> None:
+        """Wait until everything is written. Raises S3Error where the disk refused it."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.close()
+        except OSError as error:
+            raise _disk_error(self.folder, error) from error
+
+    def _check_subject(self, step: int) -> None:
+        found = self._manager.restore(step, args=ocp.args.Composite(subject=ocp.args.JsonRestore()))["subject"]
+        if found != self.subject:
+            raise S3Error(
+                f"the checkpoint in {self.folder} is of another space or architecture: it has {json.dumps(found)}, "
+                f"this run needs {json.dumps(self.subject)}; give another workdir, or remove that folder"
+            )
+
+
+def _as_dict(state: TrainState) -> dict[str, Any]:
+    return dict(state._asdict())
+
+
+def _in_order(restored: dict[str, Any], like: TrainState) -> TrainState:
+    return TrainState(*(restored[name] for name in like._fields))
+
+
+def _disk_error(folder: Path, error: OSError) -> S3Error:
+    return S3Error(
+        f"could not write a checkpoint to {folder}: {error.strerror or error}; the checkpoints before it are whole; "
+        "make room or give the right to write there, and start the same command again"
+    )

@@ -1,0 +1,79 @@
+"""The mesh a run computes on, and how arrays are laid out over it: batches split, everything else replicated."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from s3_jax.errors import S3Error
+
+DATA_AXIS = "data"
+
+
+def start_processes() -> None:
+    """Join the other processes of a run, where the environment says that there are some (JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, or a cluster that JAX recognises when S3_JAX_DISTRIBUTED=1).
+
+    Must come before any other use of JAX.
+    """
+    if "JAX_COORDINATOR_ADDRESS" in os.environ and "JAX_NUM_PROCESSES" in os.environ:
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"],
+            int(os.environ["JAX_NUM_PROCESSES"]),
+            int(os.environ["JAX_PROCESS_ID"]),
+        )
+    elif os.environ.get("S3_JAX_DISTRIBUTED") == "1":
+        jax.distributed.initialize()
+
+
+def make_mesh(num_devices: int = 0) -> Mesh:
+    """A mesh of one data axis over the first `num_devices` devices (0: all). Raises S3Error where there are fewer."""
+    devices = jax.devices()
+    if num_devices > len(devices):
+        raise S3Error(
+            f"config.run.num_devices = {num_devices}, but there are {len(devices)} {devices[0].platform} devices"
+        )
+    chosen = np.array(devices[: num_devices or len(devices)])
+    return Mesh(chosen, (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The layout of parameters, optimizer state, masks and metrics: whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The layout of batches: the leading axis divided over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def check_batch_size(mesh: Mesh, batch_size: int, parts: int, field: str) -> None:
+    """Raises S3Error where a batch cannot be divided over the devices and accumulation steps."""
+    unit = mesh.size * parts
+    if batch_size < 1 or batch_size % unit:
+        nearest = max(unit, round(batch_size / unit) * unit)
+        raise S3Error(
+            f"{field} = {batch_size} cannot be divided over {mesh.size} devices x {parts} accumulation steps; "
+            f"the nearest that works is {nearest}"
+        )
+
+
+def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's slice of a batch as global arrays on the mesh."""
+    sharding = split(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+
+
+def put_replicated(mesh: Mesh, tree: Any) -> Any:
+    """A pytree of arrays, alike in every process, whole on every device of the mesh."""
+    sharding = replicated(mesh)
+
+    def put(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(put, tree)

@@ -1,0 +1,91 @@
+"""Errors of many subnets on images that stay on the device; each architecture is evaluated once and noted at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from s3_jax.cost import Evaluated
+from s3_jax.data.dataset import Subset
+from s3_jax.data.input import eval_batches
+from s3_jax.errors import Interrupted, S3Error
+from s3_jax.space import Architecture
+from s3_jax.training.devices import check_batch_size, put_batch, put_replicated, replicated
+from s3_jax.training.fit import Network
+from s3_jax.training.records import append_json_line, read_json_lines
+from s3_jax.training.run import Run
+from s3_jax.training.steps import Batch, eval_step
+
+
+def device_batches(run: Run, subset: Subset) -> Iterable[Batch]:
+    """Evaluation batches of `subset` on the mesh, one after the other."""
+    check_batch_size(run.mesh, run.config.run.eval_batch_size, 1, "config.run.eval_batch_size")
+    batches = eval_batches(
+        subset,
+        data=run.config.data,
+        image_size=run.config.model.image_size,
+        batch_size=run.config.run.eval_batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return (put_batch(run.mesh, batch) for batch in batches)
+
+
+def error_of_subnets(run: Run, network: Network, subset: Subset) -> Callable[[Architecture], float]:
+    """A function from an architecture to its top-1 error in percent on `subset`: one program, images resident."""
+    step = _program(network.definition, run.mesh)
+    batches = list(device_batches(run, subset))
+
+    def error(architecture: Architecture) -> float:
+        mask = put_replicated(run.mesh, network.mask(architecture))
+        return _error(step(network.params, batch, mask) for batch in batches)
+
+    return error
+
+
+def error_of_network(run: Run, network: Network, subset: Subset, architecture: Architecture) -> float:
+    """Top-1 error in percent of one architecture on `subset`, whose images pass through the device once."""
+    step = _program(network.definition, run.mesh)
+    mask = put_replicated(run.mesh, network.mask(architecture))
+    return _error(step(network.params, batch, mask) for batch in device_batches(run, subset))
+
+
+class EvaluationRecord:
+    """The architectures evaluated in one space: read from `path`, asked of `error_of` where new, appended at once."""
+
+    def __init__(self, run: Run, path: Path, error_of: Callable[[], Callable[[Architecture], float]]) -> None:
+        self._run, self._path, self._make_error_of = run, path, error_of
+        self._error_of: Callable[[Architecture], float] | None = None
+        records = [Evaluated.from_json(record) for record in read_json_lines(path)]
+        self._known = {record.architecture: record for record in records}
+
+    def __call__(self, architecture: Architecture) -> Evaluated:
+        """The evaluated architecture. Raises Interrupted where the run was asked to stop."""
+        if architecture not in self._known:
+            if self._run.stop.asked():
+                raise Interrupted(f"stopped after {len(self._known)} evaluated architectures; the same command goes on")
+            self._error_of = self._error_of or self._make_error_of()
+            known = Evaluated(architecture, self._run.cost(architecture), self._error_of(architecture))
+            if jax.process_index() == 0:
+                append_json_line(self._path, known.to_json())
+            self._known[architecture] = known
+        return self._known[architecture]
+
+
+@cache
+def _program(definition: nnx.GraphDef, mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
+    return jax.jit(partial(eval_step, definition=definition), out_shardings=replicated(mesh))
+
+
+def _error(counts: Iterable[dict[str, jax.Array]]) -> float:
+    # All batches are under way before the first is waited for.
+    fetched = jax.device_get(list(counts))
+    images = sum(float(count["images"]) for count in fetched)
+    if not images:
+        raise S3Error("there is no readable image to evaluate on; look at data.holdout_fraction and the test split")
+    return 100.0 * (1.0 - sum(float(count["correct"]) for count in fetched) / images)

@@ -1,0 +1,155 @@
+"""The one training loop, of supernets and of single networks."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from rich.console import Console
+
+from s3_jax.errors import Interrupted, S3Error
+from s3_jax.progress import progress_bar
+from s3_jax.training.checkpoints import Checkpoints
+from s3_jax.training.records import Metrics
+from s3_jax.training.state import TrainState
+from s3_jax.training.steps import Batch
+
+# Steps whose metrics are fetched only later, so that the host prepares the next ones while the device computes.
+STEPS_IN_FLIGHT = 2
+
+
+class StopRequest:
+    """Whether SIGTERM (or Ctrl-C) has asked the run to save and stop. Handlers are set by `listen`."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def listen(self) -> None:
+        """Take over SIGTERM and SIGINT; a second SIGINT interrupts at once."""
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def asked(self) -> bool:
+        """True once any process of the run has been asked; every process must call it equally often."""
+        if jax.process_count() == 1:
+            return self._asked
+        return bool(np.any(multihost_utils.process_allgather(np.array(self._asked))))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a training ends, saves and logs, counted in updates."""
+
+    num_steps: int
+    checkpoint_every: int
+    log_every: int
+
+
+def train(
+    phase: str,
+    state: TrainState,
+    batches: Iterator[Batch],
+    update: Callable[[TrainState, Batch, int], tuple[TrainState, dict[str, jax.Array]]],
+    *,
+    schedule: Schedule,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    stop: StopRequest,
+    console: Console,
+    name_subnet: Callable[[int, int], str],
+) -> TrainState:
+    """Run `update(state, batch, step)` until `schedule.num_steps`, saving and logging on the way.
+
+    `batches` begins at the batch of the state's step. Raises S3Error at a loss that is not finite, naming the step and
+    with `name_subnet(step, index)` the subnet, before anything of it is saved; Interrupted after saving on request.
+    """
+    step, waiting = int(state.step), deque[tuple[int, dict[str, jax.Array]]]()
+    meter = _Meter(phase, schedule, metrics, name_subnet)
+    metrics.forget_after(phase, step)
+    with progress_bar(console, phase, schedule.num_steps, step) as advance:
+        while step < schedule.num_steps:
+            meter.waits_for_data(lambda: next(batches))
+            state, values = update(state, meter.batch, step)
+            waiting.append((step, values))
+            step += 1
+            saves = step % schedule.checkpoint_every == 0 or step == schedule.num_steps
+            leaves = (step % schedule.log_every == 0 or jax.process_count() == 1) and stop.asked()
+            while len(waiting) > (0 if saves or leaves else STEPS_IN_FLIGHT):
+                meter.take(*waiting.popleft())
+                advance(meter.done, f"loss {meter.loss:.3f}")
+            if saves or leaves:
+                checkpoints.save(state)
+            if leaves and step < schedule.num_steps:
+                checkpoints.close()
+                raise Interrupted(f"stopped at update {step} of {phase}; saved, the same command goes on from there")
+    checkpoints.close()
+    return state
+
+
+class _Meter:
+    """Averages the metrics of updates between two log lines, and the time spent waiting for data."""
+
+    def __init__(
+        self, phase: str, schedule: Schedule, metrics: Metrics, name_subnet: Callable[[int, int], str]
+    ) -> None:
+        self.batch: Batch = {}
+        self.loss, self.done = float("nan"), 0
+        self._phase, self._every, self._metrics, self._name_subnet = phase, schedule.log_every, metrics, name_subnet
+        self._last_step = schedule.num_steps - 1
+        self._rows: list[dict[str, Any]] = []
+        self._data_seconds, self._start = 0.0, time.perf_counter()
+
+    def waits_for_data(self, fetch: Callable[[], Batch]) -> None:
+        start = time.perf_counter()
+        self.batch = fetch()
+        self._data_seconds += time.perf_counter() - start
+
+    def take(self, step: int, values: dict[str, jax.Array]) -> None:
+        row = jax.device_get(values)
+        self._check_finite(step, row)
+        self.loss, self.done = float(row["loss"]), step + 1
+        self._rows.append(row)
+        if (step + 1) % self._every == 0 or step == self._last_step:
+            self._write(step + 1)
+
+    def _check_finite(self, step: int, row: dict[str, Any]) -> None:
+        bad = np.flatnonzero(~np.isfinite(row["subnet_losses"]))
+        if not bad.size and np.isfinite(row["grad_norm"]):
+            return
+        what = f"the loss of {self._name_subnet(step, int(bad[0]))}" if bad.size else "the gradient"
+        raise S3Error(
+            f"{what} is not finite at update {step} of {self._phase}; the last checkpoint before it is kept. Lower "
+            "train.learning_rate, set train.clip_norm, or compute in float32 (in another workdir)"
+        )
+
+    def _write(self, step: int) -> None:
+        now = time.perf_counter()
+        values = {f"loss_{i}": float(np.mean(column)) for i, column in enumerate(self._column("subnet_losses").T)}
+        self._metrics.write(
+            self._phase,
+            step,
+            {
+                "loss": float(self._column("loss").mean()),
+                "grad_norm": float(self._column("grad_norm").mean()),
+                "learning_rate": float(self._rows[-1]["learning_rate"]),
+                "bad_images": int(self._column("bad_images").sum()),
+                "seconds_per_step": (now - self._start) / len(self._rows),
+                "data_seconds_per_step": self._data_seconds / len(self._rows),
+                **(values if len(values) > 1 else {}),
+            },
+        )
+        self._rows, self._data_seconds, self._start = [], 0.0, now
+
+    def _column(self, name: str) -> np.ndarray:
+        return np.array([row[name] for row in self._rows])

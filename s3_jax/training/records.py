@@ -1,0 +1,146 @@
+"""What a run writes down of itself: metrics as JSON lines, TensorBoard events and W&B, and its environment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from s3_jax.config import RunConfig
+from s3_jax.errors import S3Error
+
+PACKAGES = ("s3_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets")
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, in a folder that is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises S3Error where it is not one."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise S3Error(f"{path} is not a JSON file: {error}; remove it, and its phase is done again") from error
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The records of a file of JSON lines; a last line cut short by a killed process does not count."""
+    if not path.exists():
+        return []
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one record; what a killed process left of a line before it is cut off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write((json.dumps(record) + "\n").encode())
+
+
+class Metrics:
+    """Writes scalar metrics to `metrics.jsonl`, TensorBoard and W&B; does nothing where `active` is off."""
+
+    def __init__(self, workdir: Path, config: RunConfig, *, active: bool) -> None:
+        self._path = workdir / "metrics.jsonl"
+        self._board: Any = None
+        self._wandb: Any = None
+        self._active = active
+        if active and config.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(workdir))
+        if active and config.wandb_project:
+            self._wandb = _start_wandb(workdir, config.wandb_project)
+
+    def forget_after(self, phase: str, step: int) -> None:
+        """Drop what a stopped process wrote of `phase` after the update from which it is taken up again."""
+        if not self._active or not self._path.exists():
+            return
+        kept = [r for r in read_json_lines(self._path) if r["phase"] != phase or r["step"] <= step]
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def write(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """One line for `phase`, e.g. "space_0/train", at update `step`."""
+        if not self._active:
+            return
+        append_json_line(self._path, {"phase": phase, "step": step, **values})
+        for name, value in values.items():
+            if self._board is not None:
+                self._board.add_scalar(f"{phase}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({f"{phase}/{name}": value for name, value in values.items()} | {f"{phase}/step": step})
+
+    def close(self) -> None:
+        """Flush and close the writers."""
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and the git revision of the code, as far as they can be told."""
+    devices = jax.devices()
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": dict(_versions(PACKAGES)),
+        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+        "processes": jax.process_count(),
+        "git_revision": _git("rev-parse", "HEAD"),
+        "git_changes": bool(_git("status", "--porcelain")),
+        "command": sys.argv,
+    }
+
+
+def _versions(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for package in packages:
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _start_wandb(workdir: Path, project: str) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise S3Error("config.run.wandb_project needs wandb; install it with: pip install s3_jax[wandb]") from error
+    return wandb.init(project=project, dir=str(workdir), id=workdir.name, resume="allow")

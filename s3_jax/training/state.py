@@ -1,0 +1,53 @@
+"""What a training needs to go on after a stop, and how it is made: parameters, optimizer, learning-rate schedule."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from s3_jax.config import TrainConfig
+from s3_jax.models.subnet import Params
+
+
+class TrainState(NamedTuple):
+    """Update count, float32 parameters as a nested dict, optimizer state, and averaged parameters if there are any."""
+
+    step: Array
+    params: Params
+    optimizer: optax.OptState
+    ema: Params | None
+
+    @property
+    def eval_params(self) -> Params:
+        """The parameters that evaluation uses: the averaged ones where there are some."""
+        return self.params if self.ema is None else self.ema
+
+
+def learning_rate(config: TrainConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
+    """Linear warm-up from 0, then a cosine to the minimal rate at `num_steps` updates."""
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), num_steps - 1)
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else config.learning_rate, config.learning_rate, warmup, num_steps, config.min_learning_rate
+    )
+
+
+def optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW; norms, biases and bias tables are decayed only where the configuration says so."""
+    decayed = None if config.decay_norms_and_biases else kernels_only
+    adamw = optax.adamw(schedule, b2=config.beta2, weight_decay=config.weight_decay, mask=decayed)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm > 0 else adamw
+
+
+def kernels_only(params: Params) -> Any:
+    """True for the kernels of linear layers, False for norms, biases and bias tables; a tree like `params`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def init_state(params: Params, *, transformation: optax.GradientTransformation, ema_decay: float) -> TrainState:
+    """The state before the first update."""
+    ema = jax.tree.map(jnp.copy, params) if ema_decay > 0 else None
+    return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(params), ema)

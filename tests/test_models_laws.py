@@ -1,0 +1,174 @@
+"""The laws of the supernet: masked == sliced, one trace for all subnets, zero gradients outside, cost == eval_shape."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from s3_jax.cost import cost
+from s3_jax.errors import S3Error
+from s3_jax.models.subnet import Params, copy_overlap, slice_weights, subnet_mask
+from s3_jax.models.transformer import S3Transformer
+from s3_jax.space import SearchSpace, StageSpace, largest, sample, smallest
+
+NUM_SUBNETS = 30
+IMAGE_SIZE, PATCH_SIZE, CLASSES = 12, 2, 5  # maps of side 6 and 3: padded windows and an odd map occur
+SPACE = SearchSpace((StageSpace((1, 2, 3), (24, 40), (2, 4), (1.0, 2.0), (32, 64)),) * 2)
+
+
+class Supernet(NamedTuple):
+    space: SearchSpace
+    definition: nnx.GraphDef
+    params: Params
+
+
+def split(network: S3Transformer) -> tuple[nnx.GraphDef, Params]:
+    definition, params = nnx.split(network)
+    return definition, nnx.to_pure_dict(params)
+
+
+def build(structure) -> S3Transformer:
+    return S3Transformer(
+        structure,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        num_classes=CLASSES,
+        kernel_std=0.0,
+        rngs=nnx.Rngs(0),
+    )
+
+
+@pytest.fixture(scope="module")
+def supernet() -> Supernet:
+    network = build(SPACE)
+    definition, params = split(network)
+    # Zero biases and unit scales would hide a mask that lets them through.
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return Supernet(network.space, definition, structure.unflatten(noisy))
+
+
+@pytest.fixture(scope="module")
+def images() -> jax.Array:
+    return jax.random.normal(jax.random.key(2), (2, IMAGE_SIZE, IMAGE_SIZE, 3))
+
+
+def value_and_gradient(definition, params, images, subnet, key):
+    """The logits, and the gradient of a scalar in which every logit counts differently."""
+
+    def scalar(params):
+        logits = nnx.merge(definition, params)(images, subnet, max_drop_path=0.3, key=key)
+        return (jnp.sin(jnp.arange(logits.size).reshape(logits.shape)) * logits).sum(), logits
+
+    gradient, logits = jax.grad(scalar, has_aux=True)(params)
+    return logits, gradient
+
+
+def assert_close(actual, desired):
+    """Equal up to float32 rounding: relative to each entry, or to the size of the array's entries where they cancel."""
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    np.testing.assert_allclose(actual, desired, rtol=1e-5, atol=1e-5 * max(np.abs(desired).max(), 1e-3))
+
+
+def test_masked_is_sliced_in_one_trace_with_zero_gradients_outside(supernet, images):
+    traces = []
+
+    @jax.jit
+    def masked_run(params, subnet, key):
+        traces.append(subnet)
+        return value_and_gradient(supernet.definition, params, images, subnet, key)
+
+    rng = np.random.default_rng(0)
+    subnets = [largest(supernet.space), smallest(supernet.space)]
+    subnets += [sample(supernet.space, rng) for _ in range(NUM_SUBNETS - 2)]
+    for index, architecture in enumerate(subnets):
+        # Every other one with stochastic depth, whose draws and rates must agree as well.
+        key = jax.random.key(index)
+        logits, gradient = masked_run(supernet.params, subnet_mask(supernet.space, architecture), key)
+        sliced = slice_weights(supernet.params, supernet.space, architecture)
+        network = nnx.split(nnx.eval_shape(lambda architecture=architecture: build(architecture)))[0]
+        expected_logits, expected = value_and_gradient(network, sliced, images, None, key)
+        assert_close(logits, expected_logits)
+        inside = slice_weights(gradient, supernet.space, architecture)
+        jax.tree.map(assert_close, inside, expected)
+        assert_zero_outside(gradient, supernet.space, architecture)
+    assert len(traces) == 1
+
+
+def assert_zero_outside(gradient, space, architecture):
+    """Where the subnet's weights are cut out of a tree of ones, the rest marks what lies outside of it."""
+    flagged = jax.tree.map(np.ones_like, gradient)
+    count_inside = sum(leaf.size for leaf in jax.tree.leaves(slice_weights(flagged, space, architecture)))
+    nonzero = sum(int((np.asarray(leaf) != 0).sum()) for leaf in jax.tree.leaves(gradient))
+    nonzero_inside = sum(
+        int((np.asarray(leaf) != 0).sum()) for leaf in jax.tree.leaves(slice_weights(gradient, space, architecture))
+    )
+    assert nonzero == nonzero_inside
+    assert 0 < nonzero_inside <= count_inside
+
+
+def test_parameter_count_is_that_of_eval_shape_for_every_architecture():
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        architecture = sample(SPACE, rng)
+        shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda a=architecture: build(a))))
+        count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        expected = cost(architecture, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, num_classes=CLASSES)
+        assert expected.params == count
+
+
+def test_multiply_adds_are_those_of_the_products_in_the_program():
+    """The count of cost.py against the dot products that JAX traces, over windows that need padding and that do not."""
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        architecture = sample(SPACE, rng)
+        network = nnx.eval_shape(lambda a=architecture: build(a))
+        definition, params = split(network)
+        image = jax.ShapeDtypeStruct((1, IMAGE_SIZE, IMAGE_SIZE, 3), jnp.float32)
+        program = jax.make_jaxpr(lambda p, x, d=definition: nnx.merge(d, p)(x))(params, image)
+        expected = cost(architecture, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE, num_classes=CLASSES)
+        assert sum(map(multiply_adds, program.eqns)) == expected.macs
+
+
+def multiply_adds(equation) -> int:
+    if equation.primitive.name != "dot_general":
+        inner = [p.jaxpr for p in equation.params.values() if hasattr(p, "jaxpr")]
+        return sum(multiply_adds(e) for jaxpr in inner for e in jaxpr.eqns)
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    summed = np.prod([equation.invars[0].aval.shape[axis] for axis in contracted])
+    return int(summed * equation.outvars[0].aval.size)
+
+
+def test_slicing_the_largest_changes_no_weight(supernet):
+    sliced = slice_weights(supernet.params, supernet.space, largest(supernet.space))
+    count = sum(leaf.size for leaf in jax.tree.leaves(supernet.params))
+    assert count == sum(leaf.size for leaf in jax.tree.leaves(sliced))
+    for j, block in sliced["stages"][1]["blocks"].items():
+        whole = supernet.params["stages"][1]["blocks"]["mlp"]["fc1"]["kernel"][j]
+        np.testing.assert_array_equal(block["mlp"]["fc1"]["kernel"], whole)
+
+
+def test_overlap_of_spaces_keeps_the_subnets_they_share(supernet, images):
+    """A subnet of both spaces computes the same after the weights went over into the larger supernet."""
+    wider = SearchSpace((StageSpace((2, 3), (24, 48), (4, 5), (1.0, 2.5), (64, 96)),) * 2)
+    network = build(wider)
+    definition, fresh = split(network)
+    params = copy_overlap(supernet.params, fresh)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, fresh)
+    shared = smallest(network.space)
+    assert supernet.space.contains(shared)
+    before = nnx.merge(supernet.definition, supernet.params)(images, subnet_mask(supernet.space, shared))
+    after = nnx.merge(definition, params)(images, subnet_mask(network.space, shared))
+    assert_close(after, before)
+
+
+def test_an_architecture_outside_the_space_is_refused(supernet):
+    foreign = smallest(SearchSpace((StageSpace((1,), (16,), (2,), (1.0,), (32,)),) * 2))
+    with pytest.raises(S3Error, match="not in the space"):
+        subnet_mask(supernet.space, foreign)
+    with pytest.raises(S3Error, match="not in the space"):
+        slice_weights(supernet.params, supernet.space, foreign)
