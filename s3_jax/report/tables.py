@@ -1,0 +1,198 @@
+"""The tables of a run: the short one for the screen and the README, and the full ones as CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import rich.box
+from rich.table import Table
+from rich.text import Text
+
+from s3_jax.report import text
+from s3_jax.report.records import Run, SpaceRecord
+from s3_jax.space import DIMENSIONS, HEAD_DIM
+
+_HEADINGS = (
+    "Space",
+    "E-T Error (%)",
+    "Architectures",
+    "Best architecture",
+    "Params",
+    "MACs",
+    "Test acc. inherited (%)",
+    "Test acc. retrained (%)",
+)
+_SCREEN_HEADINGS = (
+    "Space",
+    "E-T\nError %",
+    "Archi-\ntectures",
+    "Best: depths\nand widths",
+    "Params",
+    "MACs",
+    "Test acc.\ninherited",
+    "in %\nretrained",
+)
+_SCREEN_LEFT = ("Space", "Best: depths\nand widths")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+    """One space of the result (Table 5): None stands for what the run has not come to. Errors and accuracies in %."""
+
+    name: str
+    size: int | None
+    expected: float | None
+    top_tier: float | None
+    et_error: float | None
+    num_samples: int | None
+    architecture: Mapping[str, Any] | None
+    params: int | None
+    macs: int | None
+    holdout_error: float | None
+    test_accuracy_inherited: float | None
+    test_accuracy: float | None
+    is_winner: bool
+
+    @property
+    def architecture_text(self) -> str:
+        """Depth and width of each stage of the best architecture."""
+        if self.architecture is None:
+            return text.ABSENT
+        return f"depth {text.depths(self.architecture)}, width {text.widths(self.architecture)}"
+
+
+def result_rows(result: Mapping[str, Any]) -> list[ResultRow]:
+    """A row for each space of a run's result.json, in the order of the spaces."""
+    winner = (result.get("winner") or {}).get("space")
+    return [_result_row(space, winner) for space in result.get("spaces") or ()]
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """The result on the screen, whole in 80 columns for the widths of the released models."""
+    table = Table(
+        box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=_caption(result), caption_justify="left"
+    )
+    for heading in _SCREEN_HEADINGS:
+        is_best = heading.startswith("Best")  # the one column that gives way on a narrow screen
+        table.add_column(heading, justify="left" if heading in _SCREEN_LEFT else "right", no_wrap=not is_best)
+    for row in result_rows(result):
+        cells = list(map(Text, _short_cells(row)))
+        cells[2] = Text(text.size(row.size).replace(" ", ""))
+        if row.architecture is not None:
+            cells[3] = Text(f"{text.depths(row.architecture)}\n{text.widths(row.architecture)}")
+        table.add_row(*cells, style="bold" if row.is_winner else None)
+    return table
+
+
+def markdown_table(result: Mapping[str, Any]) -> str:
+    """The result as a Markdown table, for the README."""
+    alignments = [":--" if heading in ("Space", "Best architecture") else "--:" for heading in _HEADINGS]
+    rows = [_HEADINGS, alignments, *map(_short_cells, result_rows(result))]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+
+
+def csv_tables(run: Run) -> dict[str, str]:
+    """File name -> content of every CSV table that the run has something for; numbers are exact."""
+    tables = {
+        "spaces.csv": _spaces_csv(run),
+        "architectures.csv": _architectures_csv(run),
+        "choices.csv": _choices_csv(run.spaces),
+        "slopes.csv": _slopes_csv(run.spaces),
+        "sampled_errors.csv": _errors_csv(run.spaces),
+    }
+    return {name: _csv(rows) for name, rows in tables.items() if len(rows) > 1}
+
+
+def _result_row(space: Mapping[str, Any], winner: str | None) -> ResultRow:
+    errors, best = space.get("et_error") or {}, space.get("best") or {}
+    return ResultRow(
+        name=str(space.get("name", text.ABSENT)),
+        size=space.get("size"),
+        expected=errors.get("expected"),
+        top_tier=errors.get("top_tier"),
+        et_error=errors.get("et_error"),
+        num_samples=errors.get("num_samples"),
+        architecture=best.get("architecture"),
+        params=best.get("params"),
+        macs=best.get("macs"),
+        holdout_error=best.get("error"),
+        test_accuracy_inherited=best.get("test_accuracy_inherited"),
+        test_accuracy=best.get("test_accuracy"),
+        is_winner=winner is not None and space.get("name") == winner,
+    )
+
+
+def _short_cells(row: ResultRow) -> tuple[str, ...]:
+    return (
+        row.name,
+        text.percent(row.et_error),
+        text.size(row.size),
+        row.architecture_text,
+        text.quantity(row.params),
+        text.quantity(row.macs),
+        text.percent(row.test_accuracy_inherited),
+        text.percent(row.test_accuracy),
+    )
+
+
+def _caption(result: Mapping[str, Any]) -> Text | None:
+    winner = result.get("winner")
+    if not winner:
+        return None
+    accuracy = text.percent(winner.get("test_accuracy"))
+    return Text(f"Winner: space {winner.get('space')}, {accuracy} % test accuracy")
+
+
+def _spaces_csv(run: Run) -> list[list[Any]]:
+    fields = [field.name for field in dataclasses.fields(ResultRow) if field.name != "architecture"]
+    return [fields, *([getattr(row, name) for name in fields] for row in result_rows(run.result))]
+
+
+def _architectures_csv(run: Run) -> list[list[Any]]:
+    rows: list[list[Any]] = [
+        ["space", "stage", "block", "embed_dim", "window", "mlp_ratio", "qkv_dim", "heads"],
+    ]
+    for row in result_rows(run.result):
+        for i, stage in enumerate((row.architecture or {"stages": ()})["stages"], start=1):
+            for j, block in enumerate(stage["blocks"], start=1):
+                values = [block["window"], block["mlp_ratio"], block["qkv_dim"], block["qkv_dim"] // HEAD_DIM]
+                rows.append([row.name, i, j, stage["embed_dim"], *values])
+    return rows
+
+
+def _choices_csv(spaces: Sequence[SpaceRecord]) -> list[list[Any]]:
+    rows: list[list[Any]] = [["space", "stage", "dimension", "choice"]]
+    for space in spaces:
+        for i, stage in enumerate(space.space.stages, start=1):
+            rows += [[space.name, i, name, choice] for name in DIMENSIONS for choice in stage.choices(name)]
+    return rows
+
+
+def _slopes_csv(spaces: Sequence[SpaceRecord]) -> list[list[Any]]:
+    fitted = ["slope", "intercept", "slope_standard_error", "steps"]
+    listed = ["choices", "et_errors", "num_samples", "next_choices"]
+    rows: list[list[Any]] = [["space", "stage", "dimension", *fitted, "noise", *listed]]
+    for space in spaces:
+        for record in space.errors.dimensions if space.errors else ():
+            values = [getattr(record, name) for name in fitted]
+            lists = [" ".join("" if v is None else str(v) for v in getattr(record, name)) for name in listed]
+            noise = "" if record.slope is None else record.is_noise
+            rows.append([space.name, record.stage + 1, record.dimension, *values, noise, *lists])
+    return rows
+
+
+def _errors_csv(spaces: Sequence[SpaceRecord]) -> list[list[Any]]:
+    rows: list[list[Any]] = [["space", "error"]]
+    for space in spaces:
+        rows += [[space.name, error] for error in (space.errors.sampled_errors if space.errors else ())]
+    return rows
+
+
+def _csv(rows: Iterable[Iterable[Any]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
