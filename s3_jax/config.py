@@ -64,9 +64,7 @@ class DataConfig:
     holdout_fraction: float = 0.1  # of train, kept out of training for E-T Error and search; the paper does not say
     holdout_split: str = ""  # "" | a split that E-T Error and search use instead (the paper's own protocol: "test")
     num_workers: int = 0  # loader processes; the batches do not depend on it
-    cache_in_memory: bool = (
-        False  # keep decoded images (3 bytes a pixel) from the first use on, in every loader process
-    )
+    cache_in_memory: bool = False  # keep decoded images, 3 bytes a pixel, from their first use on (in every worker)
     on_bad_image: str = "error"  # error | skip: leave unreadable images out and count them
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

@@ -1,0 +1,137 @@
+"""What happens to one image on its way into a batch: crops, flip, colours, normalisation and erasing.
+
+The recipe is DeiT's (Touvron et al., 2021), which the paper follows; constants without a config field are timm's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from s3_jax.config import AugmentConfig
+from s3_jax.data import rand_augment as ra
+from s3_jax.data.sources import Box, decode, resized
+
+CROP_ATTEMPTS = 10  # of a random crop or erased area to fit into the image
+ERASE_AREA = (0.02, 1 / 3)  # share of the image
+ERASE_RATIO = (0.3, 1 / 0.3)  # height over width
+
+
+def augmented(
+    image: Image.Image, rng: np.random.Generator, config: AugmentConfig, image_size: int, fill: ra.Fill
+) -> np.ndarray:
+    """A random view of the image for training, uint8 (image_size, image_size, 3); erasing comes after normalisation.
+
+    fill: colour of what rotations and shifts bring in from outside. Raises BadImage.
+    """
+    if config.random_resized_crop:
+        box = random_crop_box(rng, image.size, config.crop_scale, config.crop_ratio)
+        pixels = resized(image, box, image_size)
+    else:
+        pixels = centred(image, image_size, crop=1.0)
+    if config.pad_crop:
+        pixels = pad_crop(pixels, rng, config.pad_crop)
+    if rng.random() < config.horizontal_flip:
+        pixels = cv2.flip(pixels, 1)  # a fifth of the time of numpy's reversed copy
+    if config.color_jitter:
+        pixels = color_jitter(pixels, rng, config.color_jitter)
+    if config.rand_augment_layers:
+        pixels = ra.rand_augment(
+            pixels,
+            rng,
+            layers=config.rand_augment_layers,
+            magnitude=config.rand_augment_magnitude,
+            magnitude_std=config.rand_augment_magnitude_std,
+            fill=fill,
+        )
+    return pixels
+
+
+def centred(image: Image.Image, image_size: int, crop: float) -> np.ndarray:
+    """The central square, `crop` of the shorter side, as uint8 (image_size, image_size, 3), bicubic.
+
+    That is the image resized to image_size / crop on its shorter side, then cropped. An image that has the wanted size
+    already is left as it is. Raises BadImage.
+    """
+    width, height = image.size
+    if width == height == image_size:
+        return np.asarray(decode(image))
+    side = min(width, height) * crop
+    left, top = (width - side) / 2, (height - side) / 2
+    return resized(image, (left, top, left + side, top + side), image_size)
+
+
+def random_crop_box(
+    rng: np.random.Generator, image_wh: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
+    """A box of random area (share of the image, within scale) and shape (width over height, log-uniform in ratio).
+
+    Where none of ten fits: the largest central box of an allowed shape (Szegedy et al., 2015, as torchvision does it).
+    """
+    width, height = image_wh
+    for _ in range(CROP_ATTEMPTS):
+        area = width * height * rng.uniform(*scale)
+        shape = _log_uniform(rng, ratio)
+        w, h = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def pad_crop(pixels: np.ndarray, rng: np.random.Generator, padding: int) -> np.ndarray:
+    """The image padded with `padding` black pixels on every side, cropped back to its size at a random place."""
+    height, width, channels = pixels.shape
+    padded = np.zeros((height + 2 * padding, width + 2 * padding, channels), pixels.dtype)
+    padded[padding : padding + height, padding : padding + width] = pixels
+    top, left = rng.integers(2 * padding + 1), rng.integers(2 * padding + 1)
+    return padded[top : top + height, left : left + width]
+
+
+def color_jitter(pixels: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Brightness, contrast and saturation, in random order, times factors from [max(0, 1 - strength), 1 + strength]."""
+    adjustments = (ra.adjust_brightness, ra.adjust_contrast, ra.adjust_saturation)
+    for index in rng.permutation(len(adjustments)):
+        pixels = adjustments[index](pixels, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+    return pixels
+
+
+def erase(image: np.ndarray, rng: np.random.Generator, probability: float) -> None:
+    """With `probability` fills a random rectangle with normal noise, pixel by pixel (Zhong et al., 2020), in place.
+
+    image: float32 (H, W, 3), normalised. Nothing is erased where none of ten rectangles fits.
+    """
+    if rng.random() >= probability:
+        return
+    height, width, channels = image.shape
+    for _ in range(CROP_ATTEMPTS):
+        area = height * width * rng.uniform(*ERASE_AREA)
+        shape = _log_uniform(rng, ERASE_RATIO)
+        h, w = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < h < height and 0 < w < width:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            noise = rng.standard_normal((h, w, channels), dtype=np.float32)
+            image[top : top + h, left : left + w] = noise
+            return
+
+
+class Normalization:
+    """(x / 255 - mean) / std for square images of one size, its constants laid out so that numpy runs fast."""
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float], image_size: int):
+        self._scale = np.tile(np.float32(1 / (255 * np.asarray(std))), (image_size, 1))
+        self._shift = np.tile(np.float32(np.asarray(mean) / np.asarray(std)), (image_size, 1))
+
+    def __call__(self, pixels: np.ndarray, out: np.ndarray) -> None:
+        """Writes the normalised pixels, uint8 (S, S, 3), to `out`, float32 (S, S, 3)."""
+        np.multiply(pixels, self._scale, out=out, dtype=np.float32)
+        out -= self._shift
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
