@@ -15,6 +15,7 @@ setup(
         "chex",
         "flax>=0.12.8",
         "grain",
+        "importlib_resources",  # of tensorflow-datasets, which does not ask for it
         "jax>=0.10.2,<0.13",
         "matplotlib",
         "ml_collections",
@@ -29,7 +30,7 @@ setup(
         "tensorflow-datasets",
     ],
     extras_require={
-        "test": ["mypy", "pytest", "pytest-xdist", "ruff"],
+        "test": ["mypy", "psutil", "pytest", "pytest-xdist", "ruff"],
         "wandb": ["wandb"],
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.13"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -157,15 +158,16 @@ def _train(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return train(
-        phase,
-        state,
-        batches,
-        update,
-        schedule=timing,
-        checkpoints=checkpoints,
-        metrics=run.metrics,
-        stop=run.stop,
-        console=run.console,
-        name_subnet=name_subnet,
-    )
+    with closing(batches):
+        return train(
+            phase,
+            state,
+            batches,
+            update,
+            schedule=timing,
+            checkpoints=checkpoints,
+            metrics=run.metrics,
+            stop=run.stop,
+            console=run.console,
+            name_subnet=name_subnet,
+        )
