@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import jax
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from s3_jax.config import Config, from_mapping
+from s3_jax.config import Config, default_config, from_mapping
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.pipeline import run_pipeline
 from s3_jax.report.tables import result_table
@@ -33,12 +35,17 @@ def main(arguments: list[str]) -> int:
             raise S3Error(f"unexpected arguments {arguments[1:]}; flags are --config, --workdir and --config.<field>")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+        _keep_compiled_programs()
         start_processes()
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()
         workdir = Path(str(_WORKDIR.value))
-        config = from_mapping(Config, _CONFIG.value.to_dict())
+        try:
+            settings = _CONFIG.value.to_dict()
+        except (OSError, ImportError, SyntaxError) as error:
+            raise S3Error(f"the configuration file could not be loaded: {error}") from error
+        config = from_mapping(Config, settings)
         result = run_pipeline(config, workdir, console=console, stop=stop)
         console.print(result_table(result))
         if jax.process_index() == 0:
@@ -49,13 +56,46 @@ def main(arguments: list[str]) -> int:
     except S3Error as error:
         print(f"s3_jax: {error}", file=sys.stderr)
         return EXIT_MISTAKE
+    except OSError as error:
+        print(
+            f"s3_jax: {error}. What was written before is whole: put that right, and the same command goes on",
+            file=sys.stderr,
+        )
+        return EXIT_MISTAKE
     return 0
+
+
+def _keep_compiled_programs() -> None:
+    """Keep compiled programs between processes, so that a run that is taken up again starts at once."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "s3_jax" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """Parse the flags; one for a setting that does not exist ends the program with the names of those that do."""
+    unknown = [message for argument in arguments[1:] if (message := _unknown_setting(argument))]
+    if unknown:
+        print("\n".join(f"s3_jax: {message}" for message in unknown), file=sys.stderr)
+        sys.exit(EXIT_MISTAKE)
+    return app.parse_flags_with_usage(arguments)
+
+
+def _unknown_setting(argument: str) -> str | None:
+    known, where = default_config(), "config"
+    name = argument.lstrip("-").partition("=")[0]
+    for part in name.split(".")[1:] if name.startswith("config.") else ():
+        if not isinstance(known, ml_collections.ConfigDict) or part not in known:
+            fields = ", ".join(known) if isinstance(known, ml_collections.ConfigDict) else "none"
+            return f"{where} has no field {part!r} (in {argument}); its fields are {fields}"
+        known, where = known[part], f"{where}.{part}"
+    return None
 
 
 def entry() -> None:
     """Parse the flags and run `main`."""
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=_parse)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from s3_jax.evolution import check_size, evolve, merge_windows
 from s3_jax.models.subnet import copy_overlap, slice_weights
 from s3_jax.progress import progress_bar
 from s3_jax.space import Architecture, SearchSpace, map_sizes
-from s3_jax.training.devices import make_mesh
+from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
 from s3_jax.training.fit import Network, build_network, fit
 from s3_jax.training.loop import StopRequest
@@ -99,6 +99,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _start(config: Config, workdir: Path, console: Console, stop: StopRequest) -> Run:
     mesh = make_mesh(config.run.num_devices)
     first = jax.process_index() == 0
+    for field, settings in (("train", config.train), ("retrain.train", config.retrain.train)):
+        check_batch_size(mesh, settings.batch_size, settings.accumulation_steps, f"config.{field}.batch_size")
+    check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
     data = open_data(config.data, seed=config.seed)
     run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
     run.write_json("environment.json", environment())
@@ -115,23 +118,23 @@ def _search_space(run: Run, index: int) -> SearchSpace:
     """Everything that is done in one space: supernet, E-T Error, the next space, search. Returns the space."""
     folder = run.workdir / f"space_{index}"
     space = _load_space(run, index)
-    if (folder / "search" / "best.json").exists():
+    if run.has(f"space_{index}/search/best.json"):
         return space
     network = _supernet(run, index, space)
     record = EvaluationRecord(run, folder / "evaluated.jsonl", lambda: error_of_subnets(run, network, run.data.holdout))
-    if not (folder / "et_error.json").exists():
+    if not run.has(f"space_{index}/et_error.json"):
         _measure(run, index, space, record)
     _search(run, index, space, record)
     return space
 
 
 def _load_space(run: Run, index: int) -> SearchSpace:
-    path = run.workdir / f"space_{index}" / "space.json"
-    if not path.exists():  # only of the first: `_measure` writes the next space before its own et_error.json
+    name = f"space_{index}/space.json"
+    if not run.has(name):  # only of the first: `_measure` writes the next space before its own et_error.json
         space, notes = merge_windows(run.config.space.build(), run.map_sizes)
         _write_space(run, index, space, notes)
         return space
-    return SearchSpace.from_json(read_json(path)["space"])
+    return SearchSpace.from_json(read_json(run.workdir / name)["space"])
 
 
 def _write_space(run: Run, index: int, space: SearchSpace, notes: list[str]) -> None:
@@ -168,11 +171,10 @@ def _measure(run: Run, index: int, space: SearchSpace, record: EvaluationRecord)
 
 def _search(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) -> None:
     folder = f"space_{index}/search"
-    path = run.workdir / folder / "state.json"
     config = run.config.search
     state = search.init(space, config, seed=run.config.seed)
-    if path.exists():
-        state = search.SearchState.from_json(read_json(path))
+    if run.has(f"{folder}/state.json"):
+        state = search.SearchState.from_json(read_json(run.workdir / folder / "state.json"))
     with progress_bar(run.console, f"space_{index}/search", config.generations, state.generation) as advance:
         while not state.finished:
             evaluated = [record(architecture) for architecture in search.ask(state, run.cost)]
@@ -198,9 +200,8 @@ def _best(run: Run, index: int) -> Evaluated:
 def _retrain(run: Run, index: int, space: SearchSpace) -> float:
     """Train the best architecture of a space on all of train. Returns its accuracy in percent on the test split."""
     phase = f"retrain/best_{space_name(index)}"
-    path = run.workdir / phase / "result.json"
-    if path.exists():
-        return read_json(path)["test_accuracy"]
+    if run.has(f"{phase}/result.json"):
+        return read_json(run.workdir / phase / "result.json")["test_accuracy"]
     best, settings = _best(run, index), run.config.retrain
     network = build_network(run, phase, best.architecture)
     if settings.from_supernet:

@@ -35,16 +35,18 @@ def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Ite
 
 
 def _lines(console: Console, title: str, total: int, done: int) -> Advance:
-    start = last = time.monotonic()
     console.print(f"{title}: {done} of {total}", highlight=False)
+    first: tuple[float, int] | None = None
+    last = 0.0
 
     def advance(count: int, status: str) -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
+        first = first or (now, count)  # the first unit compiles, and tells nothing of those that follow
         if count < total and now - last < SECONDS_BETWEEN_LINES:
             return
         last = now
-        left = (now - start) / max(count - done, 1) * (total - count)
-        console.print(f"{title}: {count} of {total}, {left:.0f} s left {status}", highlight=False)
+        left = f"{(now - first[0]) / (count - first[1]) * (total - count):.0f}" if count > first[1] else "?"
+        console.print(f"{title}: {count} of {total}, {left} s left, {status}", highlight=False)
 
     return advance

@@ -15,7 +15,7 @@ from s3_jax.data.dataset import Subset
 from s3_jax.data.input import eval_batches
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.space import Architecture
-from s3_jax.training.devices import check_batch_size, put_batch, put_replicated, replicated
+from s3_jax.training.devices import put_batch, put_replicated, replicated
 from s3_jax.training.fit import Network
 from s3_jax.training.records import append_json_line, read_json_lines
 from s3_jax.training.run import Run
@@ -24,7 +24,6 @@ from s3_jax.training.steps import Batch, eval_step
 
 def device_batches(run: Run, subset: Subset) -> Iterable[Batch]:
     """Evaluation batches of `subset` on the mesh, one after the other."""
-    check_batch_size(run.mesh, run.config.run.eval_batch_size, 1, "config.run.eval_batch_size")
     batches = eval_batches(
         subset,
         data=run.config.data,

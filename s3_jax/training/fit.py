@@ -18,7 +18,7 @@ from s3_jax.models.subnet import Params, SubnetMask, slice_weights, stack_masks,
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, largest, sample, smallest
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import check_batch_size, put_batch, put_replicated, replicated
+from s3_jax.training.devices import put_batch, put_replicated, replicated
 from s3_jax.training.loop import Schedule, train
 from s3_jax.training.run import Run
 from s3_jax.training.state import TrainState, init_state, learning_rate, optimizer
@@ -134,7 +134,6 @@ def _train(
     timing: Schedule,
     checkpoints: Checkpoints,
 ) -> TrainState:
-    check_batch_size(run.mesh, config.batch_size, config.accumulation_steps, f"batch_size of {phase}")
     key = jax.jit(lambda: run.key(phase), out_shardings=replicated(run.mesh))()
 
     def update(state: TrainState, batch: Batch, step: int) -> tuple[TrainState, dict[str, jax.Array]]:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -57,7 +58,14 @@ class Run:
             num_classes=self.data.num_classes,
         )
 
+    def has(self, name: str) -> bool:
+        """Whether the run's folder has a file, as the first process sees it: all must take the same way."""
+        found = (self.workdir / name).exists()
+        return found if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.array(found)))
+
     def write_json(self, name: str, record: Any) -> None:
-        """Write a JSON file of the run's folder, whole or not at all, from the first process."""
+        """Write a JSON file of the run's folder, whole or not at all, from the first process; the others wait."""
         if jax.process_index() == 0:
             write_json(self.workdir / name, record)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(name)

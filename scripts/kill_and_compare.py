@@ -1,0 +1,120 @@
+"""Kill runs at random instants, let the same command end them, and compare with a run that was left alone, bit for bit.
+
+    python scripts/kill_and_compare.py --config=configs/digits.py --folder=runs/killed --kills=10
+
+Prints when each process was killed and exits with 1 where anything differs. The folder must be new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+# An instant is drawn from this share of the time that a whole run takes.
+EARLIEST, LATEST = 0.15, 0.95
+
+
+def command(config: Path, workdir: Path, *flags: str) -> list[str]:
+    """The command that starts a run, or takes it up again."""
+    return [sys.executable, "-m", "s3_jax.main", f"--config={config}", f"--workdir={workdir}", *flags]
+
+
+def run_until_killed(config: Path, workdir: Path, seconds: float | None) -> int:
+    """Run for `seconds` and kill -9 (None: run to the end). Returns the exit code, -9 where it was killed."""
+    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
+        process = subprocess.Popen(command(config, workdir), stdout=log, stderr=log)
+        try:
+            return process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+
+def kill_until_done(config: Path, workdir: Path, rng: random.Random, whole: float, kills: int) -> int:
+    """End a run that is killed at up to `kills` random instants. Returns how often it was killed."""
+    killed = 0
+    while True:
+        seconds = rng.uniform(EARLIEST, LATEST) * whole if killed < kills else None
+        code = run_until_killed(config, workdir, seconds)
+        if code == 0:
+            return killed
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"{workdir} ended with exit code {code}; see {workdir}.log")
+        killed += 1
+        print(f"{workdir.name}: killed after {seconds:.1f} s", flush=True)
+
+
+def differences(actual: Path, expected: Path) -> list[str]:
+    """The files and weights in which two runs differ; empty where result, records and weights are equal bit for bit."""
+    names = ["result.json"]
+    for pattern in ("**/space.json", "**/et_error.json", "**/search/*.json", "**/architecture.json"):
+        names += [str(path.relative_to(expected)) for path in expected.glob(pattern)]
+    different = [name for name in names if (actual / name).read_bytes() != (expected / name).read_bytes()]
+    for path in expected.glob("**/evaluated.jsonl"):
+        name = str(path.relative_to(expected))
+        lines = (actual / name).read_text().splitlines()
+        once = {json.dumps(json.loads(line)["architecture"]) for line in lines}
+        if sorted(lines) != sorted(path.read_text().splitlines()) or len(once) != len(lines):
+            different.append(name)
+    ours, theirs = weights(actual), weights(expected)
+    return different + [name for name in sorted({*ours, *theirs}) if not _equal(ours.get(name), theirs.get(name))]
+
+
+def weights(workdir: Path) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint of every training of a run."""
+    found = {}
+    for folder in sorted(workdir.glob("**/checkpoints")):
+        with ocp.CheckpointManager(
+            folder.absolute(), options=ocp.CheckpointManagerOptions(step_prefix="step")
+        ) as manager:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore())
+            state = manager.restore(manager.latest_step(), args=args)["state"]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            found[f"{folder.relative_to(workdir)} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    return found
+
+
+def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    return first is not None and second is not None and first.dtype == second.dtype and np.array_equal(first, second)
+
+
+def main() -> int:
+    """Run, kill, compare. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/digits.py"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/killed"), help="new folder for the runs")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(options.folder.absolute() / "compiled"))
+    expected = options.folder / "left_alone"
+    run_until_killed(options.config, expected, None)
+    rng, killed, runs = random.Random(options.seed), 0, 0
+    start = time.monotonic()
+    kill_until_done(options.config, options.folder / "warm", rng, 0.0, 0)
+    whole = time.monotonic() - start
+    different = differences(options.folder / "warm", expected)
+    while killed < options.kills and not different:
+        workdir = options.folder / f"killed_{runs}"
+        killed += kill_until_done(options.config, workdir, rng, whole, options.kills - killed)
+        different = differences(workdir, expected)
+        runs += 1
+        print(f"{workdir.name}: {'differs' if different else 'equal'}", flush=True)
+    print("\n".join(different) or f"{killed} kills in {runs} runs; all results and weights equal, bit for bit")
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

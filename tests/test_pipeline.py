@@ -1,0 +1,160 @@
+"""A run from the command line: complete, resumable at any instant, and clear about what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kill_and_compare
+import pytest
+
+from s3_jax.space import SearchSpace
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "tests" / "tiny_config.py"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """All runs of this file share compiled programs, so that a run takes up its work within seconds."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+
+
+def run(workdir: Path, environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        kill_and_compare.command(CONFIG, workdir, *flags),
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, environment) -> Path:
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    done = run(workdir, environment)
+    assert done.returncode == 0, done.stderr
+    assert "Report:" in done.stdout
+    assert "Best architecture" in done.stdout or "best" in done.stdout.lower()
+    return workdir
+
+
+def test_a_run_leaves_the_files_of_every_phase(finished):
+    result = json.loads((finished / "result.json").read_text())
+    assert [space["name"] for space in result["spaces"]] == ["A", "B"]
+    for index, row in enumerate(result["spaces"]):
+        record = json.loads((finished / f"space_{index}" / "space.json").read_text())
+        assert SearchSpace.from_json(record["space"]).size() == record["size"] == row["size"]
+        assert 0 <= row["best"]["test_accuracy_inherited"] <= 100
+        measured = json.loads((finished / f"space_{index}" / "et_error.json").read_text())
+        assert measured["space"] == row["et_error"]
+        assert len(measured["sampled_errors"]) == measured["space"]["num_samples"]
+    assert result["spaces"][0]["best"]["test_accuracy"] is None
+    assert result["winner"]["test_accuracy"] == result["spaces"][-1]["best"]["test_accuracy"]
+    splits = result["dataset"]["splits"]
+    assert splits["train"]["images"] + splits["holdout"]["images"] == splits["train"]["of"]
+    assert (splits["train"]["split"], splits["holdout"]["split"], splits["test"]["split"]) == ("train", "train", "test")
+    phases = {json.loads(line)["phase"] for line in (finished / "metrics.jsonl").read_text().splitlines()}
+    assert phases == {"space_0", "space_1", "retrain/best_B"}
+    assert "jax" in json.loads((finished / "environment.json").read_text())["packages"]
+    assert list(finished.glob("events.*"))
+    assert (finished / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_a_finished_run_does_nothing(finished, environment):
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("space_*/**/*") if path.is_file()}
+    result = (finished / "result.json").stat().st_mtime_ns
+    again = run(finished, environment)
+    assert again.returncode == 0
+    assert "finished" in again.stdout
+    assert (finished / "result.json").stat().st_mtime_ns == result
+    assert before == {path: path.stat().st_mtime_ns for path in finished.glob("space_*/**/*") if path.is_file()}
+
+
+def test_changed_settings_are_refused_by_name(finished, environment):
+    refused = run(finished, environment, "--config.train.learning_rate=0.5", "--config.seed=7")
+    assert refused.returncode == 2
+    assert "config.train.learning_rate: 0.002 there, 0.5 now" in refused.stderr
+    assert "config.seed: 0 there, 7 now" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    allowed = run(finished, environment, "--config.run.log_every=7")
+    assert allowed.returncode == 0
+
+
+def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(environment, tmp_path):
+    script = [sys.executable, ROOT / "scripts" / "kill_and_compare.py", f"--config={CONFIG}", "--kills=10"]
+    done = subprocess.run(
+        [*script, f"--folder={tmp_path / 'runs'}"], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("killed after") == 10
+    assert "all results and weights equal" in done.stdout
+
+
+def test_a_difference_between_runs_is_found(finished, tmp_path):
+    """The comparison itself: a changed weight, and a changed line of a record."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    assert kill_and_compare.differences(copy, finished) == []
+    record = copy / "space_0" / "evaluated.jsonl"
+    record.write_text(record.read_text().replace('"error": ', '"error": 1', 1))
+    shutil.rmtree(copy / "retrain/best_B/checkpoints")
+    shutil.copytree(finished / "space_1/checkpoints", copy / "retrain/best_B/checkpoints")
+    found = kill_and_compare.differences(copy, finished)
+    assert found[0] == "space_0/evaluated.jsonl"
+    assert any(name.startswith("retrain/best_B/checkpoints") for name in found)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(finished, environment, tmp_path):
+    workdir = tmp_path / "stopped"
+    process = subprocess.Popen(
+        kill_and_compare.command(CONFIG, workdir),
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    while not (workdir / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "saved" in output or "goes on" in output
+    assert run(workdir, environment).returncode == 0
+    assert kill_and_compare.differences(workdir, finished) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.search.budget.max_params=10"], "the smallest network has"),
+        (["--config.data.source=nowhere"], "choose one of digits, tfds, image_folder"),
+        (["--config.train.batch_size=0"], "batch_size"),
+        (["--config.space.qkv_dim=((32, 48), (32, 48))"], "not a multiple of the head dimension 32"),
+        (["--config.model.patch_size=3"], "cannot be cut into patches"),
+        (["--config.train.learning_rat=1"], "config.train has no field 'learning_rat'"),
+        (["--config.train.learning_rate=1e30"], "not finite at update"),
+        (["--config.run.num_devices=99"], "num_devices"),
+        (["--config.evolution.max_space_size=5.0"], "max_space_size"),
+    ],
+)
+def test_mistakes_get_a_message_and_no_traceback(environment, tmp_path, flags, message):
+    done = run(tmp_path / "run", environment, *flags)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_workdir_that_cannot_be_written_is_told(environment, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file" / "run", environment)
+    assert done.returncode == 2
+    assert "cannot write to the workdir" in done.stderr
+    assert "Traceback" not in done.stderr
