@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +25,21 @@ class Checkpoints:
     def __init__(self, folder: Path, subject: dict[str, Any], *, keep: int = 2) -> None:
         self.folder = folder
         self.subject = json.loads(json.dumps(subject))
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="step")
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        # A folder that cannot be made fails at once; in the background, orbax's threads would wait 300 s for it.
+        in_background = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="step", async_options=in_background)
+        with _disk_errors(folder):
+            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def latest_step(self) -> int | None:
         """Update count of the newest complete checkpoint, None where there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState) -> None:
-        """Start to write a checkpoint of the state; it counts only once it is complete."""
+        """Start to write a checkpoint of the state; it counts only once it is complete.
+
+        Raises S3Error where the disk refuses it, or has refused the one before.
+        """
         step = int(state.step)
         if step == self.latest_step():
             return
@@ -37,10 +47,8 @@ class Checkpoints:
             state=ocp.args.StandardSave(_as_dict(state)),
             subject=ocp.args.JsonSave(self.subject),
         )
-        try:
+        with _disk_errors(self.folder):
             self._manager.save(step, args=items)
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
 
     def restore(self, like: TrainState, mesh: Mesh) -> TrainState | None:
         """The newest state, laid out on `mesh` whatever wrote it; None where there is none.
@@ -59,11 +67,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until everything is written. Raises S3Error where the disk refused it."""
-        try:
+        with _disk_errors(self.folder):
             self._manager.wait_until_finished()
             self._manager.close()
-        except OSError as error:
-            raise _disk_error(self.folder, error) from error
 
     def _check_subject(self, step: int) -> None:
         found = self._manager.restore(step, args=ocp.args.Composite(subject=ocp.args.JsonRestore()))["subject"]
@@ -82,8 +88,18 @@ def _in_order(restored: dict[str, Any], like: TrainState) -> TrainState:
     return TrainState(*(restored[name] for name in like._fields))
 
 
-def _disk_error(folder: Path, error: OSError) -> S3Error:
-    return S3Error(
-        f"could not write a checkpoint to {folder}: {error.strerror or error}; the checkpoints before it are whole; "
-        "make room or give the right to write there, and start the same command again"
-    )
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """What the disk refuses, told as S3Error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # The arrays are written by tensorstore, whose errors are ValueErrors with the system's code in the text.
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if not code and not isinstance(error, OSError):
+            raise
+        reason = os.strerror(int(code[1])) if code else getattr(error, "strerror", None) or error
+        raise S3Error(
+            f"could not write a checkpoint to {folder}: {reason}; the checkpoints before it are whole; "
+            "make room or give the right to write there, and start the same command again"
+        ) from error

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,8 @@ def train(
     step, waiting = int(state.step), deque[tuple[int, dict[str, jax.Array]]]()
     meter = _Meter(phase, schedule, metrics, name_subnet)
     metrics.forget_after(phase, step)
-    with progress_bar(console, phase, schedule.num_steps, step) as advance:
+    # Whatever ends the loop, what is being written is written to its end.
+    with closing(checkpoints), progress_bar(console, phase, schedule.num_steps, step) as advance:
         while step < schedule.num_steps:
             meter.waits_for_data(lambda: next(batches))
             state, values = update(state, meter.batch, step)
@@ -91,9 +93,7 @@ def train(
             if saves or leaves:
                 checkpoints.save(state)
             if leaves and step < schedule.num_steps:
-                checkpoints.close()
                 raise Interrupted(f"stopped at update {step} of {phase}; saved, the same command goes on from there")
-    checkpoints.close()
     return state
 
 

@@ -1,0 +1,133 @@
+"""Sandwich steps of a real supernet: sliced losses == masked ones, one trace for all subnets, mixed precision."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from s3_jax.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from s3_jax.data.dataset import open_data
+from s3_jax.space import SearchSpace, StageSpace, largest, smallest
+from s3_jax.training import fit as fit_module
+from s3_jax.training.devices import make_mesh
+from s3_jax.training.fit import Network, _losses, build_network, fit, random_subnets
+from s3_jax.training.loop import StopRequest
+from s3_jax.training.records import Metrics
+from s3_jax.training.run import Run
+from s3_jax.training.steps import SubnetLoss, subnet_loss
+
+DROP_PATH = 0.3
+SPACE = SearchSpace(
+    (StageSpace((1, 2), (8, 16), (2, 4), (1.0, 2.0), (32, 64)), StageSpace((1,), (8, 16), (2,), (1.0,), (32,)))
+)
+
+
+def open_run(folder: Path, dtype: str = "float32") -> Run:
+    settings = RunConfig(tensorboard=False, num_devices=1)
+    model = ModelConfig(image_size=8, patch_size=2, kernel_std=0.0, dtype=dtype)
+    config = Config(model=model, data=DataConfig(source="digits"), run=settings)
+    metrics = Metrics(folder, settings, active=False)
+    return Run(
+        config, folder, make_mesh(1), open_data(config.data, seed=0), metrics, StopRequest(), Console(quiet=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return open_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def supernet(run) -> Network:
+    return build_network(run, "space_0", SPACE)
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, jax.Array]:
+    target = jax.nn.one_hot(jnp.arange(8) % 10, 10)
+    return {"image": jax.random.normal(jax.random.key(1), (8, 8, 8, 3)), "target": target}
+
+
+def test_the_sliced_largest_and_smallest_are_the_masked_ones(run, supernet, batch):
+    """Value and gradient, stochastic depth drawn alike; the sliced losses are those that training uses."""
+    masked = jax.jit(jax.value_and_grad(subnet_loss(supernet.definition, DROP_PATH)))
+    counted, key = batch | {"total": jnp.ones(())}, jax.random.key(2)
+    losses = _losses(run, supernet, DROP_PATH)
+    for loss, architecture in zip(losses, (largest(SPACE), smallest(SPACE)), strict=True):
+        value, gradient = jax.jit(jax.value_and_grad(loss))(supernet.params, counted, key)
+        expected, expected_gradient = masked(supernet.params, counted, supernet.mask(architecture), key)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5 * float(value))
+        jax.tree.map(close, gradient, expected_gradient)
+
+
+def test_random_subnets_are_a_function_of_seed_phase_and_step(run, supernet):
+    first = random_subnets(run, "space_0", supernet, 3)
+    assert len(first) == 2
+    assert first == random_subnets(run, "space_0", supernet, 3)
+    others = [random_subnets(run, "space_0", supernet, step) for step in range(20)]
+    assert len(set(others)) > 15
+    assert random_subnets(run, "space_1", supernet, 3) != first
+    assert random_subnets(run, "retrain", Network(supernet.definition, supernet.params), 3) == ()
+
+
+def test_one_trace_serves_the_updates_of_many_random_subnets(run, monkeypatch):
+    """Of `fit` itself, in bfloat16: parameters, averages and optimizer state stay float32 all the way to the disk."""
+    traces = []
+
+    def counting(definition: nnx.GraphDef, max_drop_path: float) -> SubnetLoss:
+        loss = subnet_loss(definition, max_drop_path)
+
+        def counted(params, batch, subnet, key):
+            traces.append(subnet)
+            return loss(params, batch, subnet, key)
+
+        return counted
+
+    monkeypatch.setattr(fit_module, "subnet_loss", counting)
+    monkeypatch.setattr(fit_module, "_losses", lambda *_: ())  # those of known shape only take time to compile
+    half = open_run(run.workdir, "bfloat16")
+    network = build_network(half, "space_0", SPACE)
+    config = TrainConfig(batch_size=8, epochs=8 * 8 / len(run.data.train), accumulation_steps=2, ema_decay=0.9)
+    trained = fit(half, "space_0", network, config, run.data.train, SPACE.to_json())
+    subnets = {subnet for step in range(8) for subnet in random_subnets(half, "space_0", network, step)}
+    assert len(subnets) > 8
+    assert len(traces) == 1
+    saved = jax.tree.leaves(checkpoint(run.workdir / "space_0" / "checkpoints"))
+    assert {np.asarray(leaf).dtype for leaf in saved} == {np.dtype("float32"), np.dtype("int32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {jnp.dtype("float32")}
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), trained.params, network.params)
+    assert np.isfinite(jax.tree.leaves(moved)).all()
+    assert moved["head"]["kernel"] > 0
+
+
+def checkpoint(folder: Path) -> dict:
+    """The state in a folder of checkpoints, read by orbax alone."""
+    manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(step_prefix="step"))
+    state = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
+    manager.close()
+    return state
+
+
+def test_half_precision_computes_in_bfloat16_and_answers_in_float32(run, supernet, batch):
+    network = build_network(open_run(run.workdir, "bfloat16"), "space_0", SPACE)
+    jax.tree.map(np.testing.assert_array_equal, network.params, supernet.params)
+    mask = network.mask(smallest(SPACE))
+
+    def answer(definition, params, image):
+        return nnx.merge(definition, params)(image, mask)
+
+    half = jax.jit(partial(answer, network.definition))(network.params, batch["image"])
+    full = jax.jit(partial(answer, supernet.definition))(supernet.params, batch["image"])
+    assert half.dtype == full.dtype == jnp.float32
+    assert 0 < float(jnp.abs(half - full).max()) < 0.05 * float(jnp.abs(full).max())
+    program = str(jax.make_jaxpr(partial(answer, network.definition))(network.params, batch["image"]))
+    products = [line.split("=")[0] for line in program.splitlines() if "= dot_general" in line]
+    assert len(products) > 10
+    assert ["f32" in result for result in products] == [False] * (len(products) - 1) + [True]  # the head alone
