@@ -113,11 +113,12 @@ def test_interrupted_it_saves_and_resumed_it_ends_as_if_it_had_not_been(tmp_path
 
 def test_cut_off_it_goes_on_from_the_last_checkpoint_with_the_same_log(tmp_path, whole):
     with pytest.raises(KeyboardInterrupt):
-        run_loop(tmp_path, 10, **die_at(7))
+        run_loop(tmp_path, 10, checkpoint_every=5, **die_at(9))
+    assert saved(tmp_path) == [5]
+    assert [record["step"] for record in log(tmp_path)] == [3, 6]  # 6 was never saved: it is done and told again
     assert_same_state(run_loop(tmp_path, 10), whole[1])
-    steps = [record["step"] for record in log(tmp_path)]
-    assert steps == sorted(set(steps))
-    assert log(tmp_path)[-1] == log(whole[0])[-1]
+    assert [record["step"] for record in log(tmp_path)] == [3, 6, 9, 10]
+    assert log(tmp_path)[-2:] == log(whole[0])[-2:]
 
 
 def test_log_lines_come_at_their_updates_with_averages_since_the_last(whole):

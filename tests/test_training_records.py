@@ -52,6 +52,15 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
     assert read_json(path) == {"value": 1}
 
 
+def test_a_file_is_replaced_and_never_written_over(tmp_path):
+    """Another name of the old file keeps its content: whoever reads while it is written sees the old or the new."""
+    path = tmp_path / "record.json"
+    write_json(path, {"value": 1})
+    (tmp_path / "old.json").hardlink_to(path)
+    write_json(path, {"value": 2})
+    assert (read_json(path), read_json(tmp_path / "old.json")) == ({"value": 2}, {"value": 1})
+
+
 def test_a_write_that_dies_half_way_leaves_the_old_file(tmp_path):
     """A file size limit ends the process's write in the middle, as a full disk does."""
     path = tmp_path / "record.json"
