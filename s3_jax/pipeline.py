@@ -104,7 +104,7 @@ def _start(config: Config, workdir: Path, console: Console, stop: StopRequest) -
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
     data = open_data(config.data, seed=config.seed)
     run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
-    run.write_json("environment.json", environment())
+    run.write_json("environment.json", environment() | {"dataset": data.record()})
     space = config.space.build()
     model = config.model
     clamped = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))
@@ -217,14 +217,15 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
 def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -> dict[str, Any]:
     """The run's result; the test split is used here and after retraining, and nowhere else."""
     rows = []
-    for index, space in enumerate(spaces):
-        best = _best(run, index)
-        inherited = 100.0 - error_of_network(run, _supernet(run, index, space), run.data.test, best.architecture)
-        measured = read_json(run.workdir / f"space_{index}" / "et_error.json")["space"]
-        accuracies = {"test_accuracy_inherited": inherited, "test_accuracy": trained.get(index)}
-        rows.append(
-            {"name": space_name(index), "size": space.size(), "et_error": measured, "best": best.to_json() | accuracies}
-        )
+    with progress_bar(run.console, "test of inherited weights", len(spaces)) as advance:
+        for index, space in enumerate(spaces):
+            best = _best(run, index)
+            inherited = 100.0 - error_of_network(run, _supernet(run, index, space), run.data.test, best.architecture)
+            measured = read_json(run.workdir / f"space_{index}" / "et_error.json")["space"]
+            accuracies = {"test_accuracy_inherited": inherited, "test_accuracy": trained.get(index)}
+            best_row = best.to_json() | accuracies
+            rows.append({"name": space_name(index), "size": space.size(), "et_error": measured, "best": best_row})
+            advance(index + 1, f"{inherited:.2f} % right")
     last = rows[-1]
     kept = ("architecture", "params", "macs", "test_accuracy")
     winner = {"space": last["name"]} | {name: last["best"][name] for name in kept}
