@@ -1,0 +1,82 @@
+"""What the subprocesses of test_devices.py run: `python tests/device_programs.py NUM_DEVICES FOLDER [STEPS SAVE_AT]`.
+
+Sandwich training of a small supernet on random images; prints the losses of its updates as JSON.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from s3_jax.config import TrainConfig
+from s3_jax.models.subnet import slice_weights, stack_masks, subnet_mask
+from s3_jax.models.transformer import S3Transformer
+from s3_jax.space import Architecture, SearchSpace, StageSpace, largest, sample, smallest
+from s3_jax.training.checkpoints import Checkpoints
+from s3_jax.training.devices import check_batch_size, make_mesh, put_batch, put_replicated, replicated
+from s3_jax.training.state import init_state, learning_rate, optimizer
+from s3_jax.training.steps import network_loss, subnet_loss, train_step
+
+BATCH, CLASSES, DROP_PATH = 32, 5, 0.3
+SPACE = SearchSpace((StageSpace((1, 2), (8,), (2,), (1.0, 2.0), (32,)), StageSpace((1,), (8, 16), (2,), (1.0,), (32,))))
+CONFIG = TrainConfig(batch_size=BATCH, learning_rate=3e-3, accumulation_steps=2, ema_decay=0.9, clip_norm=1.0)
+
+
+def build(structure: SearchSpace | Architecture) -> S3Transformer:
+    return S3Transformer(structure, image_size=8, patch_size=2, num_classes=CLASSES, kernel_std=0.0, rngs=nnx.Rngs(0))
+
+
+def batch_of(step: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    target = np.eye(CLASSES, dtype=np.float32)[rng.integers(CLASSES, size=BATCH)]
+    target[step % BATCH] = 0  # one bad image
+    return {"image": rng.normal(size=(BATCH, 8, 8, 3)).astype(np.float32), "target": target}
+
+
+def train(num_devices: int, folder: Path, num_steps: int, save_at: int) -> list[float]:
+    """Losses of the updates from the last checkpoint in `folder` to `num_steps`, saving after `save_at` updates."""
+    mesh = make_mesh(num_devices)
+    check_batch_size(mesh, BATCH, CONFIG.accumulation_steps, "batch_size")
+    definition, params = nnx.split(build(SPACE))
+    schedule = learning_rate(CONFIG, 1.0, 100)
+    transformation = optimizer(CONFIG, schedule)
+
+    def sliced(architecture: Architecture):
+        loss = network_loss(nnx.split(nnx.eval_shape(lambda: build(architecture)))[0], DROP_PATH)
+        return lambda params, batch, key: loss(slice_weights(params, SPACE, architecture), batch, key)
+
+    settings = {"transformation": transformation, "ema_decay": CONFIG.ema_decay}
+    step_of = partial(
+        train_step,
+        losses=(sliced(largest(SPACE)), sliced(smallest(SPACE))),
+        subnet_loss=subnet_loss(definition, DROP_PATH),
+        schedule=schedule,
+        accumulation_steps=CONFIG.accumulation_steps,
+        **settings,
+    )
+    update = jax.jit(step_of, donate_argnums=0, out_shardings=replicated(mesh))
+    begin = jax.jit(partial(init_state, **settings), out_shardings=replicated(mesh))
+    state = begin(put_replicated(mesh, nnx.to_pure_dict(params)))
+    checkpoints = Checkpoints(folder, SPACE.to_json())
+    state = checkpoints.restore(state, mesh) or state
+    key = jax.jit(lambda: jax.random.key(0), out_shardings=replicated(mesh))()
+    losses = []
+    for step in range(int(state.step), num_steps):
+        rng = np.random.default_rng([1, step])
+        masks = stack_masks([subnet_mask(SPACE, sample(SPACE, rng)) for _ in range(2)])
+        state, metrics = update(state, put_batch(mesh, batch_of(step)), put_replicated(mesh, masks), key)
+        losses.append(metrics["subnet_losses"].tolist())
+        if step + 1 == save_at:
+            checkpoints.save(state)
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)} == {num_devices}
+    checkpoints.close()
+    return losses
+
+
+if __name__ == "__main__":
+    devices, where, *steps = sys.argv[1:]
+    print(json.dumps(train(int(devices), Path(where), *map(int, steps))))

@@ -1,0 +1,134 @@
+"""The same run on one device, on several and in two processes; each case in processes of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from s3_jax.errors import S3Error
+from s3_jax.training.devices import check_batch_size, make_mesh
+
+ROOT = Path(__file__).parent.parent
+NUM_STEPS, SAVE_AT = 5, 2
+TIMEOUT = 1200  # seconds
+
+
+def environment(num_devices: int, **more: str) -> dict[str, str]:
+    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
+
+
+def train(num_devices: int, folder: Path, save_at: int = SAVE_AT) -> np.ndarray:
+    """Losses (updates, subnets) of device_programs.py on so many of 8 devices."""
+    program = [sys.executable, str(ROOT / "tests" / "device_programs.py")]
+    arguments = [str(num_devices), str(folder), str(NUM_STEPS), str(save_at)]
+    done = subprocess.run(program + arguments, env=environment(8), capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    return np.array(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory) -> tuple[Path, np.ndarray]:
+    folder = tmp_path_factory.mktemp("one")
+    return folder, train(1, folder)
+
+
+def test_one_device_and_eight_have_the_same_losses(one_device, tmp_path):
+    losses = train(8, tmp_path)
+    assert losses.shape == (NUM_STEPS, 4)
+    assert len(np.unique(losses)) == losses.size
+    np.testing.assert_allclose(losses, one_device[1], rtol=1e-5)
+
+
+def test_a_checkpoint_of_one_device_goes_on_on_four(one_device):
+    folder, losses = one_device
+    np.testing.assert_allclose(train(4, folder, save_at=0), losses[SAVE_AT:], rtol=1e-5)
+
+
+def test_more_devices_than_there_are_is_refused():
+    there = len(jax.devices())
+    with pytest.raises(S3Error, match=rf"config.run.num_devices = {there + 1}, but there are {there} cpu devices"):
+        make_mesh(there + 1)
+    assert make_mesh().size == there
+    assert make_mesh(1).size == 1
+
+
+@pytest.mark.parametrize(("batch_size", "nearest"), [(0, 3), (1, 3), (7, 6), (8, 9), (-3, 3)])
+def test_a_batch_that_cannot_be_divided_is_told_with_the_nearest_that_can(batch_size, nearest):
+    mesh = make_mesh(1)
+    message = (
+        f"train.batch_size = {batch_size} cannot be divided over 1 devices x 3 accumulation steps; .* is {nearest}$"
+    )
+    with pytest.raises(S3Error, match=message):
+        check_batch_size(mesh, batch_size, 3, "train.batch_size")
+    check_batch_size(mesh, nearest, 3, "train.batch_size")
+
+
+def start(workdir: Path, variables: dict[str, str]) -> subprocess.Popen:
+    program = [sys.executable, "-m", "s3_jax.main", f"--config={ROOT / 'tests' / 'tiny_config.py'}"]
+    command = [*program, f"--workdir={workdir}", "--config.evolution.num_spaces=1"]
+    return subprocess.Popen(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(processes: list[subprocess.Popen]) -> list[str]:
+    """What they print, once all have ended well; where one fails the others would wait for it, and are killed."""
+    end = time.monotonic() + TIMEOUT
+    try:
+        while any(process.poll() is None for process in processes) and time.monotonic() < end:
+            if any(process.poll() for process in processes):
+                break
+            time.sleep(0.2)
+    finally:
+        for process in processes:
+            process.kill()
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return [output for output, _ in outputs]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def losses(workdir: Path) -> list[tuple[str, int, float]]:
+    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [(record["phase"], record["step"], record["loss"]) for record in records]
+
+
+def test_two_processes_do_the_run_of_one(tmp_path):
+    """Two processes of two devices each, and one process of four: the method in one space, with equal results.
+
+    Then one process of one device restores what the two have trained, and comes to the same result once more.
+    """
+    one, two = tmp_path / "one", tmp_path / "two"
+    compiled = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    finish([start(one, environment(4, **compiled))])
+    together = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    outputs = finish([start(two, environment(2, **together, JAX_PROCESS_ID=str(index))) for index in range(2)])
+    assert "Report:" in outputs[0]
+    assert "space_0" in outputs[0]
+    assert "space_0" not in outputs[1]
+    record = json.loads((two / "environment.json").read_text())
+    assert (record["processes"], record["devices"]["count"]) == (2, 4)
+    for path in one.glob("**/evaluated.jsonl"):
+        assert (two / path.relative_to(one)).read_text() == path.read_text()
+    result = (two / "result.json").read_text()
+    assert result == (one / "result.json").read_text()
+    ours, theirs = losses(two), losses(one)
+    assert [row[:2] for row in ours] == [row[:2] for row in theirs]
+    np.testing.assert_allclose([row[2] for row in ours], [row[2] for row in theirs], rtol=1e-5)
+
+    for path in (two / "result.json", two / "retrain" / "best_A" / "result.json"):
+        path.unlink()
+    finish([start(two, environment(1))])
+    assert (two / "result.json").read_text() == result
+    assert losses(two) == ours  # nothing was trained again
