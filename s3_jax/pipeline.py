@@ -31,7 +31,7 @@ from s3_jax.training.records import Metrics, environment, read_json, write_json
 from s3_jax.training.run import Run
 
 # Settings that say how a run is executed, not what it computes: they may change when it is taken up again.
-CHANGEABLE = ("run", "data.num_workers", "data.path")
+CHANGEABLE = ("run.", "data.num_workers", "data.path")
 
 
 def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopRequest) -> dict[str, Any]:

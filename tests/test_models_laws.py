@@ -145,6 +145,16 @@ def multiply_adds(equation) -> int:
     return int(summed * equation.outvars[0].aval.size)
 
 
+def test_a_space_of_one_stage_can_be_sliced(images):
+    network = build(SearchSpace(SPACE.stages[:1]))
+    definition, params = split(network)
+    architecture = smallest(network.space)
+    sliced = slice_weights(params, network.space, architecture)
+    alone = nnx.split(nnx.eval_shape(lambda: build(architecture)))[0]
+    expected = nnx.merge(alone, sliced)(images)
+    assert_close(nnx.merge(definition, params)(images, network.mask(architecture)), expected)
+
+
 def test_slicing_the_largest_changes_no_weight(supernet):
     sliced = slice_weights(supernet.params, supernet.space, largest(supernet.space))
     count = sum(leaf.size for leaf in jax.tree.leaves(supernet.params))

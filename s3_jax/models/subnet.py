@@ -67,15 +67,16 @@ def slice_weights(params: Params, space: SearchSpace, architecture: Architecture
         "norm": _channels(params["norm"], dims[-1]),
         "head": {"kernel": params["head"]["kernel"][: dims[-1]], "bias": params["head"]["bias"]},
         "stages": {},
-        "merges": {},
     }
+    if "merges" in params:  # not where there is but one stage
+        sliced["merges"] = {}
     for i, stage in enumerate(architecture.stages):
         stacked = params["stages"][i]["blocks"]
         blocks = {
             j: _slice_block(jax.tree.map(lambda leaf, j=j: leaf[j], stacked), stage, j) for j in range(stage.depth)
         }
         sliced["stages"][i] = {"blocks": blocks}
-    for i, merge in params["merges"].items():
+    for i, merge in params.get("merges", {}).items():
         kernel = merge["reduction"]["kernel"][:, : dims[i], : dims[i + 1]]
         sliced["merges"][i] = {"norm": _channels(merge["norm"], dims[i]), "reduction": {"kernel": kernel}}
     if "output_norms" in params:

@@ -72,7 +72,7 @@ def train_step(
     metrics = {
         "loss": values.mean(),
         "subnet_losses": values,
-        "grad_norm": optax.global_norm(gradient),
+        "grad_norm": optax.tree.norm(gradient),
         "learning_rate": schedule(state.step),
         "bad_images": (batch["target"].sum(-1) == 0).sum(),
     }
