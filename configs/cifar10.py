@@ -3,7 +3,8 @@
     python -m s3_jax.main --config=configs/cifar10.py --workdir=runs/cifar10 --config.data.path=PREPARED
 
 PREPARED is a folder that TensorFlow Datasets has prepared as array_record (.../cifar10/3.0.2); without it, TFDS
-downloads and prepares the set. For real accuracies take configs/cifar10_full.py and an accelerator.
+downloads and prepares the set. It costs about an hour of processor time on 2 cores (62 minutes were measured). For real
+accuracies take configs/cifar10_full.py and an accelerator.
 """
 
 import ml_collections
@@ -38,8 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evolution.update(
         num_samples=200,
         top_k=20,
-        # With 1,000 held-out images and short trainings, slopes under one point are not worth a step.
-        tau=1.0,
+        # Slopes have standard errors of about 0.12 here: toward zero, tau = 0.4 moves what rests on signal.
+        tau=0.4,
         rounding="toward_zero",
         step_embed_dim=16,
         step_window=2,
