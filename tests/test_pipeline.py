@@ -122,6 +122,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(finished, environment, tmp_p
         text=True,
     )
     while not (workdir / "metrics.jsonl").exists():
+        assert process.poll() is None, "the run ended before its first metrics"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
@@ -136,7 +137,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(finished, environment, tmp_p
     [
         (["--config.search.budget.max_params=10"], "the smallest network has"),
         (["--config.data.source=nowhere"], "choose one of digits, tfds, image_folder"),
-        (["--config.train.batch_size=0"], "batch_size"),
+        (["--config.train.batch_size=0"], "config.train.batch_size = 0 cannot be divided"),
         (["--config.space.qkv_dim=((32, 48), (32, 48))"], "not a multiple of the head dimension 32"),
         (["--config.model.patch_size=3"], "cannot be cut into patches"),
         (["--config.train.learning_rat=1"], "config.train has no field 'learning_rat'"),
