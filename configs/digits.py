@@ -36,8 +36,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evolution.update(
         num_samples=150,
         top_k=15,
-        # With 288 held-out images a slope's standard error is about 0.15: smaller slopes must not move a dimension.
-        tau=0.25,
+        # With 288 held-out images a slope's standard error is 0.15 to 0.3: smaller slopes must not move a dimension.
+        tau=0.5,
         rounding="toward_zero",
         step_embed_dim=8,
         step_window=2,
@@ -45,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
         step_mlp_ratio=0.5,
     )
     config.search.update(population=20, generations=5, top=5, mutations=10, crossovers=10)
-    config.search.budget.max_macs = 2.0e6
+    config.search.budget.max_macs = 3.0e6
     config.retrain.train.update(train, epochs=30.0)
     config.run.update(eval_batch_size=144, checkpoint_every=200, log_every=20)
     return config

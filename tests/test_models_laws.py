@@ -31,13 +31,14 @@ def split(network: S3Transformer) -> tuple[nnx.GraphDef, Params]:
     return definition, nnx.to_pure_dict(params)
 
 
-def build(structure) -> S3Transformer:
+def build(structure, every_width: bool = False) -> S3Transformer:
     return S3Transformer(
         structure,
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
         num_classes=CLASSES,
         kernel_std=0.0,
+        every_width=every_width,
         rngs=nnx.Rngs(0),
     )
 
@@ -78,27 +79,32 @@ def assert_close(actual, desired):
 def test_masked_is_sliced_in_one_trace_with_zero_gradients_outside(supernet, images):
     traces = []
 
-    @jax.jit
-    def masked_run(params, subnet, key):
-        traces.append(subnet)
-        return value_and_gradient(supernet.definition, params, images, subnet, key)
+    def masked_run(definition):
+        def run(params, subnet, key):
+            traces.append(subnet)
+            return value_and_gradient(definition, params, images, subnet, key)
 
+        return jax.jit(run)
+
+    # One that computes all blocks at the largest width, and one that has a body for every width.
+    runs = [masked_run(nnx.split(build(SPACE, every_width))[0]) for every_width in (False, True)]
     rng = np.random.default_rng(0)
     subnets = [largest(supernet.space), smallest(supernet.space)]
     subnets += [sample(supernet.space, rng) for _ in range(NUM_SUBNETS)]
     for index, architecture in enumerate(subnets):
-        # Every other one with stochastic depth, whose draws and rates must agree as well.
+        # With stochastic depth, whose draws and rates must agree as well.
         key = jax.random.key(index)
-        logits, gradient = masked_run(supernet.params, subnet_mask(supernet.space, architecture), key)
         sliced = slice_weights(supernet.params, supernet.space, architecture)
         network = nnx.split(nnx.eval_shape(lambda architecture=architecture: build(architecture)))[0]
         sliced_run = jax.jit(partial(value_and_gradient, network, images=images, subnet=None, key=key))
         expected_logits, expected = sliced_run(sliced)
-        assert_close(logits, expected_logits)
-        inside = slice_weights(gradient, supernet.space, architecture)
-        jax.tree.map(assert_close, inside, expected)
-        assert_zero_outside(gradient, supernet.space, architecture)
-    assert len(traces) == 1
+        for run in runs:
+            logits, gradient = run(supernet.params, subnet_mask(supernet.space, architecture), key)
+            assert_close(logits, expected_logits)
+            inside = slice_weights(gradient, supernet.space, architecture)
+            jax.tree.map(assert_close, inside, expected)
+            assert_zero_outside(gradient, supernet.space, architecture)
+    assert len(traces) == len(runs)
 
 
 def assert_zero_outside(gradient, space, architecture):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -33,20 +32,20 @@ def windows_of_block(side: int, height: int, width: int, index: int) -> Windows:
 
 
 def window_attention(
-    weights: Attention, x: Array, attend: Callable[[Array, Array, Array], Array], heads: Count = None
+    weights: Attention, x: Array, windows: Windows, heads: Count = None, computed: int | None = None
 ) -> Array:
     """Multi-head self-attention within windows: (B, H, W, C) to (B, H, W, C), the first `heads` heads active.
 
-    attend: `attend_within` with the windows chosen. The linear layers run on the map's own tokens alone.
+    Only the first `computed` heads (None: all) are computed. The linear layers run on the map's own tokens alone.
     """
-    dim, _, num_heads, _ = weights.qkv.kernel.shape
-    qkv = product(x, weights.qkv.kernel[...].reshape(dim, -1))
-    qkv = qkv.reshape(*x.shape[:3], 3, num_heads, HEAD_DIM)
-    attended = attend(qkv, weights.qkv.bias[...], weights.bias_table[...])
+    kernel, bias = weights.qkv.kernel[:, :, :computed], weights.qkv.bias[:, :computed]
+    dim, _, num_heads, _ = kernel.shape
+    qkv = product(x, kernel.reshape(dim, -1)).reshape(*x.shape[:3], 3, num_heads, HEAD_DIM)
+    attended = attend_within(qkv, bias, weights.bias_table[..., :computed], windows)
     mask = active_mask(num_heads, heads, x.dtype)
     if mask is not None:
         attended = attended * mask[:, None]
-    out = product(attended.reshape(*x.shape[:3], -1), weights.proj.kernel[...].reshape(-1, dim))
+    out = product(attended.reshape(*x.shape[:3], -1), weights.proj.kernel[:computed].reshape(-1, dim))
     return out + weights.proj.bias[...].astype(x.dtype)
 
 
@@ -78,31 +77,6 @@ def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows) -> Ar
     if any(shift):
         x = jnp.roll(x, shift, (1, 2))
     return x[:, :height, :width]
-
-
-def attend_within_one_of(variants: Sequence[Windows]) -> Callable[[Array, Array, Array, Array], Array]:
-    """`attend_within` the windows that its last argument picks, an index into `variants`; only those are computed.
-
-    The backward pass computes the attention again from its input. Otherwise every variant would keep what its own
-    backward pass needs, zeros for those not picked: on a CPU that took longer than the attention itself.
-    """
-
-    def pick(qkv: Array, bias: Array, table: Array, index: Array) -> Array:
-        return jax.lax.switch(index, [partial(attend_within, windows=v) for v in variants], qkv, bias, table)
-
-    def forward(*arguments: Array) -> tuple[Array, tuple[Array, ...]]:
-        return pick(*arguments), arguments
-
-    def backward(arguments: tuple[Array, ...], cotangent: Array) -> tuple[Array | None, ...]:
-        def backward_of(windows: Windows) -> Callable[..., tuple[Array, ...]]:
-            return lambda *inputs: jax.vjp(partial(attend_within, windows=windows), *inputs)[1](cotangent)
-
-        *inputs, index = arguments
-        return *jax.lax.switch(index, [backward_of(windows) for windows in variants], *inputs), None
-
-    attend = jax.custom_vjp(pick)
-    attend.defvjp(forward, backward)
-    return attend
 
 
 def partition(x: Array, side: int) -> Array:

@@ -77,16 +77,17 @@ def masked(x: Array, mask: Array | None) -> Array:
 def layer_norm(norm: LayerNorm, x: Array, count: Count = None, epsilon: float = 1e-5) -> Array:
     """Layer normalisation over the trailing axes of `x` that `norm` has, of which the last has `count` active entries.
 
-    x: (..., *norm.scale.shape), zero where inactive. Statistics are float32 and run over the active entries alone.
+    x: (..., *norm.scale.shape), zero where inactive; fewer channels are the norm's first. Statistics are float32 and
+    run over the active entries alone.
     """
-    shape = norm.scale.shape
+    size, shape = x.shape[-1], norm.scale.shape
     axes = tuple(range(-len(shape), 0))
-    mask = active_mask(shape[-1], count, jnp.float32)
-    entries = (shape[-1] if count is None else count) * (norm.scale.size // shape[-1])
+    mask = active_mask(size, count, jnp.float32)
+    entries = (size if count is None else count) * (norm.scale.size // shape[-1])
     wide = x.astype(jnp.float32)
     centred = masked(wide - wide.sum(axes, keepdims=True) / entries, mask)
     variance = jnp.square(centred).sum(axes, keepdims=True) / entries
-    normed = centred * jax.lax.rsqrt(variance + epsilon) * norm.scale[...] + norm.bias[...]
+    normed = centred * jax.lax.rsqrt(variance + epsilon) * norm.scale[..., :size] + norm.bias[..., :size]
     return masked(normed, mask).astype(x.dtype)
 
 
@@ -104,10 +105,16 @@ def product(x: Array, kernel: Array) -> Array:
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def mlp(weights: Mlp, x: Array, hidden: Count = None) -> Array:
-    """Two linear layers with an exact GELU between: (..., C) to (..., C), `hidden` active units."""
-    units = jax.nn.gelu(linear(weights.fc1, x), approximate=False)
-    return linear(weights.fc2, masked(units, active_mask(units.shape[-1], hidden, x.dtype)))
+def mlp(weights: Mlp, x: Array, hidden: Count = None, computed: int | None = None) -> Array:
+    """Two linear layers with an exact GELU between: (..., C) to (..., C), `hidden` active units.
+
+    Only the first `computed` units (None: all) are computed, and of the weights' channels only the first C.
+    """
+    dim, fc1, fc2 = x.shape[-1], weights.fc1, weights.fc2
+    units = product(x, fc1.kernel[:dim, :computed]) + fc1.bias[:computed].astype(x.dtype)
+    units = jax.nn.gelu(units, approximate=False)
+    units = masked(units, active_mask(units.shape[-1], hidden, x.dtype))
+    return product(units, fc2.kernel[:computed, :dim]) + fc2.bias[:dim].astype(x.dtype)
 
 
 def patch_embed(layer: Linear, x: Array) -> Array:

@@ -1,13 +1,12 @@
 """The four-stage window transformer: a stand-alone network of an architecture, or the supernet of a space.
 
-Both are `S3Transformer` and both compute their blocks with one pure function. A network's blocks may differ in shape,
-so they are a list and are unrolled. A supernet's are alike, so their weights are stacked on a leading depth axis and
-scanned; which of them run, how wide, and in which windows is told by a `SubnetMask`, an argument like any other.
+Both are `S3Transformer` and both compute their blocks with the same pure functions. A network's blocks may differ in
+shape, so they are a list and are unrolled. A supernet's are alike, so their weights are stacked on a leading depth axis
+and scanned; which run, how wide, and in which windows is told by a `SubnetMask`, an argument like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -19,13 +18,7 @@ from flax import nnx
 from jax import Array
 
 from s3_jax.errors import S3Error
-from s3_jax.models.attention import (
-    Windows,
-    attend_within,
-    attend_within_one_of,
-    window_attention,
-    windows_of_block,
-)
+from s3_jax.models.attention import Windows, window_attention, windows_of_block
 from s3_jax.models.layers import (
     Attention,
     Count,
@@ -42,7 +35,8 @@ from s3_jax.models.layers import (
     patch_embed,
     product,
 )
-from s3_jax.models.subnet import StageMask, SubnetMask, drop_path_rates, subnet_mask
+from s3_jax.models.subnet import SubnetMask, drop_path_rates, subnet_mask
+from s3_jax.models.supernet import run_subnet_stage
 from s3_jax.space import Architecture, SearchSpace, hidden_dim, largest, map_sizes
 from s3_jax.space import Block as BlockChoice
 
@@ -78,6 +72,7 @@ class S3Transformer(nnx.Module):
     Windows never exceed the map of their stage at `image_size`. No parameter depends on the size of the input.
     dtype: of the computation; parameters, softmax and norm statistics are float32. kernel_std: deviation of the initial
     weights (0: 1 / sqrt(fan-in)). remat: recompute a network's blocks in the backward pass (a supernet's always are).
+    every_width: compile a supernet's blocks for every width of the space, not only for the largest with masks.
     output_norms: a norm on each of the maps of `features`. Raises S3Error where patches do not tile the image.
     """
 
@@ -92,6 +87,7 @@ class S3Transformer(nnx.Module):
         dtype: str = "float32",
         kernel_std: float = 0.02,
         remat: bool = False,
+        every_width: bool = False,
         output_norms: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
@@ -99,7 +95,7 @@ class S3Transformer(nnx.Module):
         clamped = structure.clamped(sides)
         self.space = clamped if isinstance(clamped, SearchSpace) else None
         self.architecture = largest(clamped) if isinstance(clamped, SearchSpace) else clamped
-        self.dtype, self.remat = dtype, remat
+        self.dtype, self.remat, self.every_width = dtype, remat, every_width
         dims = [stage.embed_dim for stage in self.architecture.stages]
         self.patch = Linear((patch_size, patch_size, channels, dims[0]), inputs=3, std=kernel_std, rngs=rngs)
         self.patch_norm = LayerNorm((dims[0],))
@@ -188,83 +184,21 @@ class S3Transformer(nnx.Module):
     ) -> Array:
         limit = max(x.shape) if dense else min(x.shape[1:3])
         if self.space is not None and subnet is not None:
-            choices = tuple(min(window, limit) for window in self.space.stages[i].window)
-            return run_subnet_stage(stage.blocks, x, subnet.stages[i], choices, rates, key)
+            space, mask = self.space.stages[i], subnet.stages[i]
+            return run_subnet_stage(stage.blocks, x, mask, space, rates, key, limit=limit, every_width=self.every_width)
         for j, (block, choice) in enumerate(zip(stage.blocks, self.architecture.stages[i].blocks, strict=True)):
             windows = windows_of_block(min(choice.window, limit), x.shape[1], x.shape[2], j)
-            step = partial(run_block, attend=partial(attend_within, windows=windows))
+            step = partial(run_block, windows=windows)
             block_key = None if key is None else jax.random.fold_in(key, j)
             x = (jax.checkpoint(step) if self.remat else step)(block, x, rate=rates[j], key=block_key)
         return x
 
 
-def run_block(
-    block: Block,
-    x: Array,
-    embed_dim: Count = None,
-    heads: Count = None,
-    hidden: Count = None,
-    *,
-    attend: Callable[[Array, Array, Array], Array],
-    rate: Array,
-    key: Array | None,
-) -> Array:
+def run_block(block: Block, x: Array, *, windows: Windows, rate: Array, key: Array | None) -> Array:
     """One block, (B, H, W, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
-    keys = (None, None) if key is None else jax.random.split(key)
-    mask = active_mask(x.shape[-1], embed_dim, x.dtype)
-    branch = window_attention(block.attention, layer_norm(block.norm1, x, embed_dim), attend, heads)
-    x = x + drop_path(masked(branch, mask), rate, keys[0])
-    branch = mlp(block.mlp, layer_norm(block.norm2, x, embed_dim), hidden)
-    return x + drop_path(masked(branch, mask), rate, keys[1])
-
-
-def run_subnet_stage(
-    blocks: Block,
-    x: Array,
-    mask: StageMask,
-    choices: tuple[int, ...],
-    rates: Array,
-    key: Array | None,
-) -> Array:
-    """The blocks of a supernet's stage, scanned over the depth axis of `blocks` (D, ...): (B, H, W, C) to the same.
-
-    Inactive blocks are skipped by `lax.cond`; windows are taken by index from those of `choices` (sides in tokens).
-    The backward pass computes each block again: to keep what it needs, stacked over the depth, costs more even in time.
-    """
-    depth = len(mask.active)
-    variants, table = window_variants(choices, x.shape[1], x.shape[2])
-    parity = jnp.arange(depth) % 2
-    variant = jnp.asarray(table)[mask.window, parity]
-    keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(depth))
-
-    attend = attend_within_one_of(variants)
-
-    def step(x: Array, block_step: tuple) -> tuple[Array, None]:
-        block, active, heads, hidden, index, rate, block_key = block_step
-
-        def run(x: Array) -> Array:
-            return run_block(
-                block,
-                x,
-                mask.embed_dim,
-                heads,
-                hidden,
-                attend=lambda qkv, bias, table: attend(qkv, bias, table, index),
-                rate=rate,
-                key=block_key,
-            )
-
-        return jax.lax.cond(active, run, lambda x: x, x), None
-
-    steps = (blocks, mask.active, mask.heads, mask.hidden, variant, rates, keys)
-    return jax.lax.scan(jax.checkpoint(step), x, jax.tree.map(jnp.asarray, steps))[0]
-
-
-def window_variants(choices: tuple[int, ...], height: int, width: int) -> tuple[list[Windows], np.ndarray]:
-    """The different windows that blocks of a stage can have, and which of them (choice, parity) means (choices, 2)."""
-    wanted = [[windows_of_block(side, height, width, parity) for parity in (0, 1)] for side in choices]
-    variants = list(dict.fromkeys(windows for pair in wanted for windows in pair))
-    return variants, np.array([[variants.index(windows) for windows in pair] for pair in wanted])
+    first, second = (None, None) if key is None else jax.random.split(key)
+    x = x + drop_path(window_attention(block.attention, layer_norm(block.norm1, x), windows), rate, first)
+    return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x)), rate, second)
 
 
 def patch_merging(merge: PatchMerging, x: Array, inputs: Count = None, outputs: Count = None) -> Array:

@@ -119,6 +119,7 @@ def _make(
         dtype=config.dtype,
         kernel_std=config.kernel_std,
         remat=config.remat,
+        every_width=config.every_width,
         rngs=nnx.Rngs(params=key),
     )
 
