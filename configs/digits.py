@@ -13,7 +13,7 @@ from s3_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     """The settings."""
     config = default_config()
-    config.model.update(image_size=8, patch_size=1, kernel_std=0.0)
+    config.model.update(image_size=8, patch_size=1, kernel_std=0.0, sliced_largest=False)
     config.space.update(
         depth=((1, 2),) * 4,
         embed_dim=((24, 32, 40),) * 4,
@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
         mixup=0.0,
         cutmix=0.0,
     )
-    train = {"epochs": 12.0, "batch_size": 64, "warmup_epochs": 2.0, "drop_path": 0.0, "learning_rate": 3e-3}
+    train = {"epochs": 10.0, "batch_size": 64, "warmup_epochs": 2.0, "drop_path": 0.0, "learning_rate": 3e-3}
     config.train.update(train)
     config.evolution.update(
         num_samples=150,
@@ -46,6 +46,6 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.search.update(population=20, generations=5, top=5, mutations=10, crossovers=10)
     config.search.budget.max_macs = 3.0e6
-    config.retrain.train.update(train, epochs=30.0)
+    config.retrain.train.update(train, epochs=25.0)
     config.run.update(eval_batch_size=144, checkpoint_every=200, log_every=20)
     return config

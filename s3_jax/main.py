@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from s3_jax.errors import Interrupted, S3Error
 from s3_jax.pipeline import run_pipeline
 from s3_jax.report.tables import result_table
 from s3_jax.report.write import write_report
-from s3_jax.training.devices import keep_host_memory, start_processes
+from s3_jax.training.devices import keep_compiled_programs, keep_host_memory, start_processes
 from s3_jax.training.loop import StopRequest
 
 EXIT_MISTAKE = 2
@@ -36,7 +35,7 @@ def main(arguments: list[str]) -> int:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         keep_host_memory()
-        _keep_compiled_programs()
+        keep_compiled_programs()
         start_processes()
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
@@ -64,13 +63,6 @@ def main(arguments: list[str]) -> int:
         )
         return EXIT_MISTAKE
     return 0
-
-
-def _keep_compiled_programs() -> None:
-    """Keep compiled programs between processes, so that a run that is taken up again starts at once."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "s3_jax" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ on from its last checkpoint or record. So the same command always completes the 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +26,9 @@ from s3_jax.progress import progress_bar
 from s3_jax.space import Architecture, SearchSpace, map_sizes
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
-from s3_jax.training.fit import Network, build_network, fit
+from s3_jax.training.fit import build_network, fit
 from s3_jax.training.loop import StopRequest
+from s3_jax.training.networks import Network
 from s3_jax.training.records import Metrics, environment, read_json, write_json
 from s3_jax.training.run import Run
 
@@ -147,8 +149,8 @@ def _supernet(run: Run, index: int, space: SearchSpace) -> Network:
     network = build_network(run, phase, space)
     if run.config.evolution.init_from_previous and index > 0:
         before = _supernet(run, index - 1, _load_space(run, index - 1))
-        network = Network(network.definition, copy_overlap(before.params, network.params), space)
-    return fit(run, phase, network, run.config.train, run.data.train, space.to_json())
+        network = dataclasses.replace(network, params=copy_overlap(before.params, network.params))
+    return fit(run, phase, network, run.config.train, run.data.train)
 
 
 def _measure(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) -> None:
@@ -206,9 +208,9 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
     network = build_network(run, phase, best.architecture)
     if settings.from_supernet:
         sliced = slice_weights(_supernet(run, index, space).params, space, best.architecture)
-        network = Network(network.definition, sliced)
+        network = dataclasses.replace(network, params=sliced)
     run.write_json(f"{phase}/architecture.json", best.architecture.to_json())
-    network = fit(run, phase, network, settings.train, run.data.train_and_holdout, best.architecture.to_json())
+    network = fit(run, phase, network, settings.train, run.data.train_and_holdout)
     accuracy = 100.0 - error_of_network(run, network, run.data.test, best.architecture)
     run.write_json(f"{phase}/result.json", best.to_json() | {"test_accuracy": accuracy, "split": "test"})
     return accuracy

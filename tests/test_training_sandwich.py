@@ -1,5 +1,6 @@
 """Sandwich steps of a real supernet: sliced losses == masked ones, one trace for all subnets, mixed precision."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from rich.console import Console
 
 from s3_jax.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from s3_jax.data.dataset import open_data
+from s3_jax.models.subnet import stack_masks
 from s3_jax.space import SearchSpace, StageSpace, largest, smallest
-from s3_jax.training import fit as fit_module
+from s3_jax.training import networks
 from s3_jax.training.devices import make_mesh
-from s3_jax.training.fit import Network, _losses, build_network, fit, random_subnets
+from s3_jax.training.fit import build_network, fit, random_subnets
 from s3_jax.training.loop import StopRequest
+from s3_jax.training.networks import Network, fixed_subnets, num_sliced, static_losses, update_of
 from s3_jax.training.records import Metrics
 from s3_jax.training.run import Run
+from s3_jax.training.state import init_state, learning_rate, optimizer
 from s3_jax.training.steps import SubnetLoss, subnet_loss
 
 DROP_PATH = 0.3
@@ -58,13 +62,28 @@ def test_the_sliced_largest_and_smallest_are_the_masked_ones(run, supernet, batc
     """Value and gradient, stochastic depth drawn alike; the sliced losses are those that training uses."""
     masked = jax.jit(jax.value_and_grad(subnet_loss(supernet.definition, DROP_PATH)))
     counted, key = batch | {"total": jnp.ones(())}, jax.random.key(2)
-    losses = _losses(run, supernet, DROP_PATH)
-    for loss, architecture in zip(losses, (largest(SPACE), smallest(SPACE)), strict=True):
+    losses = static_losses(SPACE, run.config.model, run.data.num_classes, DROP_PATH)
+    for loss, architecture in zip(losses, fixed_subnets(SPACE), strict=True):
         value, gradient = jax.jit(jax.value_and_grad(loss))(supernet.params, counted, key)
         expected, expected_gradient = masked(supernet.params, counted, supernet.mask(architecture), key)
         np.testing.assert_allclose(value, expected, rtol=1e-5)
         close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5 * float(value))
         jax.tree.map(close, gradient, expected_gradient)
+
+
+def test_an_update_is_the_same_with_the_largest_subnet_sliced_or_masked(run, supernet, batch):
+    config, random = TrainConfig(batch_size=8, drop_path=DROP_PATH), random_subnets(run, "space_0", supernet, 0)
+    schedule = learning_rate(config, 10, 100)
+    transformation = optimizer(config, schedule)
+    state = init_state(supernet.params, transformation=transformation, ema_decay=0.0)
+    updated = []
+    for sliced in (True, False):
+        model = dataclasses.replace(run.config.model, sliced_largest=sliced)
+        update = jax.jit(update_of(SPACE, model, run.data.num_classes, config, transformation, schedule))
+        masked = stack_masks([supernet.mask(a) for a in (*fixed_subnets(SPACE)[num_sliced(model) :], *random)])
+        updated.append(update(state, batch, masked, jax.random.key(3))[1])
+    np.testing.assert_allclose(updated[0]["subnet_losses"], updated[1]["subnet_losses"], rtol=1e-5)
+    np.testing.assert_allclose(updated[0]["grad_norm"], updated[1]["grad_norm"], rtol=1e-5)
 
 
 def test_random_subnets_are_a_function_of_seed_phase_and_step(run, supernet):
@@ -74,7 +93,7 @@ def test_random_subnets_are_a_function_of_seed_phase_and_step(run, supernet):
     others = [random_subnets(run, "space_0", supernet, step) for step in range(20)]
     assert len(set(others)) > 15
     assert random_subnets(run, "space_1", supernet, 3) != first
-    assert random_subnets(run, "retrain", Network(supernet.definition, supernet.params), 3) == ()
+    assert random_subnets(run, "retrain", Network(supernet.definition, supernet.params, largest(SPACE)), 3) == ()
 
 
 def test_one_trace_serves_the_updates_of_many_random_subnets(run, monkeypatch):
@@ -90,12 +109,12 @@ def test_one_trace_serves_the_updates_of_many_random_subnets(run, monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(fit_module, "subnet_loss", counting)
-    monkeypatch.setattr(fit_module, "_losses", lambda *_: ())  # those of known shape only take time to compile
+    monkeypatch.setattr(networks, "subnet_loss", counting)
+    monkeypatch.setattr(networks, "static_losses", lambda *_: ())  # those of known shape only take time to compile
     half = open_run(run.workdir, "bfloat16")
     network = build_network(half, "space_0", SPACE)
     config = TrainConfig(batch_size=8, epochs=8 * 8 / len(run.data.train), accumulation_steps=2, ema_decay=0.9)
-    trained = fit(half, "space_0", network, config, run.data.train, SPACE.to_json())
+    trained = fit(half, "space_0", network, config, run.data.train)
     subnets = {subnet for step in range(8) for subnet in random_subnets(half, "space_0", network, step)}
     assert len(subnets) > 8
     assert len(traces) == 1

@@ -16,7 +16,7 @@ from s3_jax.data.input import eval_batches
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.space import Architecture
 from s3_jax.training.devices import put_batch, put_replicated, replicated
-from s3_jax.training.fit import Network
+from s3_jax.training.networks import Network
 from s3_jax.training.records import append_json_line, read_json_lines
 from s3_jax.training.run import Run
 from s3_jax.training.steps import Batch, eval_step

@@ -1,0 +1,106 @@
+"""Networks and the update that trains them, made of settings alone: for a run, a benchmark, or a compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import optax
+from flax import nnx
+
+from s3_jax.config import ModelConfig, TrainConfig
+from s3_jax.models.subnet import Params, SubnetMask, slice_weights, subnet_mask
+from s3_jax.models.transformer import S3Transformer
+from s3_jax.space import Architecture, SearchSpace, largest, smallest
+from s3_jax.training.state import TrainState
+from s3_jax.training.steps import Batch, Loss, network_loss, subnet_loss, train_step
+
+Structure = Architecture | SearchSpace
+Update = Callable[[TrainState, Batch, SubnetMask | None, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network's definition and parameters, and what it is of: an architecture, or a space whose supernet it is.
+
+    The space's windows are clamped to the maps.
+    """
+
+    definition: nnx.GraphDef
+    params: Params
+    structure: Structure
+
+    def mask(self, architecture: Architecture) -> SubnetMask | None:
+        """The subnet argument that makes this network compute `architecture`."""
+        return subnet_mask(self.structure, architecture) if isinstance(self.structure, SearchSpace) else None
+
+
+def define(structure: Structure, model: ModelConfig, num_classes: int) -> nnx.GraphDef:
+    """The definition of the network of an architecture, or of the supernet of a space."""
+    return nnx.split(nnx.eval_shape(lambda: _make(structure, model, num_classes, jax.random.key(0))))[0]
+
+
+def initial_params(structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array) -> Params:
+    """Its initial parameters as a nested dict."""
+    return nnx.to_pure_dict(nnx.state(_make(structure, model, num_classes, key)))
+
+
+def fixed_subnets(space: SearchSpace) -> tuple[Architecture, Architecture]:
+    """The subnets that every update of a supernet trains: the smallest and the largest."""
+    return smallest(space), largest(space)
+
+
+def static_losses(structure: Structure, model: ModelConfig, num_classes: int, max_drop_path: float) -> tuple[Loss, ...]:
+    """The losses of the network itself; of a supernet those of its smallest and, if so set, its largest subnet.
+
+    Their shapes are known, so their weights are sliced: masked, the smallest would be as dear as the largest.
+    """
+    if isinstance(structure, Architecture):
+        return (network_loss(define(structure, model, num_classes), max_drop_path),)
+
+    def sliced(architecture: Architecture) -> Loss:
+        loss = network_loss(define(architecture, model, num_classes), max_drop_path)
+        return lambda params, batch, key: loss(slice_weights(params, structure, architecture), batch, key)
+
+    return tuple(map(sliced, fixed_subnets(structure)[: num_sliced(model)]))
+
+
+def num_sliced(model: ModelConfig) -> int:
+    """How many of `fixed_subnets` an update computes with sliced weights; the others are masked like random ones."""
+    return 2 if model.sliced_largest else 1
+
+
+def update_of(
+    structure: Structure,
+    model: ModelConfig,
+    num_classes: int,
+    config: TrainConfig,
+    transformation: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> Update:
+    """The pure update (state, batch, subnets, key) -> (state, metrics) of a training: see `train_step`."""
+    return partial(
+        train_step,
+        losses=static_losses(structure, model, num_classes, config.drop_path),
+        subnet_loss=subnet_loss(define(structure, model, num_classes), config.drop_path),
+        transformation=transformation,
+        schedule=schedule,
+        accumulation_steps=config.accumulation_steps,
+        ema_decay=config.ema_decay,
+    )
+
+
+def _make(structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array) -> S3Transformer:
+    return S3Transformer(
+        structure,
+        image_size=model.image_size,
+        patch_size=model.patch_size,
+        num_classes=num_classes,
+        dtype=model.dtype,
+        kernel_std=model.kernel_std,
+        remat=model.remat,
+        every_width=model.every_width,
+        rngs=nnx.Rngs(params=key),
+    )
