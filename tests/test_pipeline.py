@@ -26,7 +26,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 def run(workdir: Path, environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        kill_and_compare.command(CONFIG, workdir, *flags),
+        kill_and_compare.command([f"--config={CONFIG}", *flags], workdir),
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -114,7 +114,7 @@ def test_a_difference_between_runs_is_found(finished, tmp_path):
 def test_sigterm_saves_and_the_same_command_goes_on(finished, environment, tmp_path):
     workdir = tmp_path / "stopped"
     process = subprocess.Popen(
-        kill_and_compare.command(CONFIG, workdir),
+        kill_and_compare.command([f"--config={CONFIG}"], workdir),
         env=environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -199,3 +199,4 @@ def test_the_log_is_json_that_others_can_read(whole):
         record = json.loads(line)
         assert record["seconds_per_step"] > 0
         assert record["data_seconds_per_step"] >= 0
+        assert record["device_seconds_per_step"] >= 0

@@ -98,7 +98,10 @@ def train(
 
 
 class _Meter:
-    """Averages the metrics of updates between two log lines, and the time spent waiting for data."""
+    """Averages the metrics of updates between two log lines, and the times that the host waited: for data, for devices.
+
+    What is left of a step's time the host itself spent; where the wait for devices is nearly all, they are the limit.
+    """
 
     def __init__(
         self, phase: str, schedule: Schedule, metrics: Metrics, name_subnet: Callable[[int, int], str]
@@ -108,7 +111,7 @@ class _Meter:
         self._phase, self._every, self._metrics, self._name_subnet = phase, schedule.log_every, metrics, name_subnet
         self._last_step = schedule.num_steps - 1
         self._rows: list[dict[str, Any]] = []
-        self._data_seconds, self._start = 0.0, time.perf_counter()
+        self._data_seconds, self._device_seconds, self._start = 0.0, 0.0, time.perf_counter()
 
     def waits_for_data(self, fetch: Callable[[], Batch]) -> None:
         start = time.perf_counter()
@@ -116,7 +119,9 @@ class _Meter:
         self._data_seconds += time.perf_counter() - start
 
     def take(self, step: int, values: dict[str, jax.Array]) -> None:
+        start = time.perf_counter()
         row = jax.device_get(values)
+        self._device_seconds += time.perf_counter() - start
         self._check_finite(step, row)
         self.loss, self.done = float(row["loss"]), step + 1
         self._rows.append(row)
@@ -146,10 +151,11 @@ class _Meter:
                 "bad_images": int(self._column("bad_images").sum()),
                 "seconds_per_step": (now - self._start) / len(self._rows),
                 "data_seconds_per_step": self._data_seconds / len(self._rows),
+                "device_seconds_per_step": self._device_seconds / len(self._rows),
                 **(values if len(values) > 1 else {}),
             },
         )
-        self._rows, self._data_seconds, self._start = [], 0.0, now
+        self._rows, self._data_seconds, self._device_seconds, self._start = [], 0.0, 0.0, now
 
     def _column(self, name: str) -> np.ndarray:
         return np.array([row[name] for row in self._rows])
