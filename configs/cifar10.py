@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.update(
         random_resized_crop=False, pad_crop=4, rand_augment_layers=0, random_erasing=0.0, mixup=0.0, cutmix=0.0
     )
-    train = {"epochs": 1.5, "batch_size": 128, "warmup_epochs": 0.25, "drop_path": 0.0}
+    train = {"epochs": 1.25, "batch_size": 128, "warmup_epochs": 0.25, "drop_path": 0.0}
     config.train.update(train)
     config.evolution.update(
         num_samples=200,
@@ -49,6 +49,6 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.search.update(population=20, generations=4, top=5, mutations=10, crossovers=10)
     config.search.budget.max_macs = 10e6
-    config.retrain.train.update(train, epochs=5.0)
+    config.retrain.train.update(train, epochs=4.0)
     config.run.update(eval_batch_size=500, checkpoint_every=200, log_every=20)
     return config
