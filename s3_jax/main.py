@@ -16,7 +16,7 @@ from s3_jax.errors import Interrupted, S3Error
 from s3_jax.pipeline import run_pipeline
 from s3_jax.report.tables import result_table
 from s3_jax.report.write import write_report
-from s3_jax.training.devices import keep_compiled_programs, keep_host_memory, start_processes
+from s3_jax.training.devices import keep_compiled_programs, start_processes
 from s3_jax.training.loop import StopRequest
 
 EXIT_MISTAKE = 2
@@ -34,7 +34,6 @@ def main(arguments: list[str]) -> int:
             raise S3Error(f"unexpected arguments {arguments[1:]}; flags are --config, --workdir and --config.<field>")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
-        keep_host_memory()
         keep_compiled_programs()
         start_processes()
         console.quiet = jax.process_index() != 0

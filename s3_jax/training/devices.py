@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from s3_jax.errors import S3Error
 
 DATA_AXIS = "data"
-
-# Options of glibc's mallopt, from its malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def start_processes() -> None:
@@ -33,18 +29,6 @@ def start_processes() -> None:
         )
     elif os.environ.get("S3_JAX_DISTRIBUTED") == "1":
         jax.distributed.initialize()
-
-
-def keep_host_memory() -> None:
-    """Let this process keep the memory it has freed, where glibc manages it, instead of asking the system anew.
-
-    On a CPU every step frees and takes gigabytes, and fresh pages cost a fault each: a third of a step on the machines
-    measured. Must come before any other use of JAX, as its threads would else have arenas of their own.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, value in ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1)):
-            mallopt(option, value)
 
 
 def keep_compiled_programs() -> None:
