@@ -8,7 +8,7 @@ from s3_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     """The settings."""
     config = default_config()
-    config.model.update(image_size=8, patch_size=2, kernel_std=0.0, sliced_largest=False)
+    config.model.update(image_size=8, patch_size=2, kernel_std=0.0)
     config.space.update(
         depth=((1, 2),) * 2,
         embed_dim=((8, 16),) * 2,
