@@ -44,11 +44,19 @@ def main(arguments: list[str]) -> int:
     except S3Error as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    about = {"what": _WHAT.value, "config": flags.FLAGS["config"].default_as_str, "batch": _BATCH.value}
+    about = {
+        "what": _WHAT.value,
+        "config": config_flags.get_config_filename(flags.FLAGS["config"]),
+        "batch": _BATCH.value,
+    }
     if _JSON.value:
         print(json.dumps(about | figures | {"settings": settings["model"], "environment": environment()}))
         return 0
-    table = Table(title=" ".join(sys.argv[1:]), caption=f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    table = Table(
+        title=f"{_WHAT.value}, {_BATCH.value} images",
+        min_width=40,
+        caption=f"{jax.devices()[0].device_kind}, jax {jax.__version__}",
+    )
     for name in figures:
         table.add_column(name, justify="right")
     table.add_row(*(f"{value:.4g}" for value in figures.values()))
