@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s3_jax.models.layers import Attention, Count, active_mask, product
+from s3_jax.models.layers import Attention, Count, Linear, active_mask, product
 from s3_jax.space import HEAD_DIM
 
 # What Swin adds to the logits of token pairs that are neighbours only because the map was rolled.
@@ -31,22 +31,36 @@ def windows_of_block(side: int, height: int, width: int, index: int) -> Windows:
     return Windows(side, (half if side < height else 0, half if side < width else 0))
 
 
-def window_attention(
-    weights: Attention, x: Array, windows: Windows, heads: Count = None, computed: int | None = None
-) -> Array:
-    """Multi-head self-attention within windows: (B, H, W, C) to (B, H, W, C), the first `heads` heads active.
+def window_attention(weights: Attention, x: Array, windows: Windows) -> Array:
+    """Multi-head self-attention within windows: (B, H, W, C) to (B, H, W, C).
 
-    Only the first `computed` heads (None: all) are computed. The linear layers run on the map's own tokens alone.
+    The linear layers run on the map's own tokens alone.
     """
-    kernel, bias = weights.qkv.kernel[:, :, :computed], weights.qkv.bias[:, :computed]
-    dim, _, num_heads, _ = kernel.shape
-    qkv = product(x, kernel.reshape(dim, -1)).reshape(*x.shape[:3], 3, num_heads, HEAD_DIM)
-    attended = attend_within(qkv, bias, weights.bias_table[..., :computed], windows)
-    mask = active_mask(num_heads, heads, x.dtype)
+    qkv = project_qkv(weights.qkv.kernel[...], x)
+    return attend_and_project(weights.qkv.bias[...], weights.bias_table[...], weights.proj, qkv, windows)
+
+
+def project_qkv(kernel: Array, x: Array) -> Array:
+    """Queries, keys and values without bias: (B, H, W, C) and a kernel (C, 3, heads, 32) to (B, H, W, 3, heads, 32)."""
+    return product(x, kernel.reshape(kernel.shape[0], -1)).reshape(*x.shape[:3], *kernel.shape[1:])
+
+
+def attend_and_project(
+    bias: Array, table: Array, proj: Linear, qkv: Array, windows: Windows, active: Count = None
+) -> Array:
+    """Attention within windows and the output projection: (B, H, W, 3, heads, 32) to (B, H, W, C).
+
+    bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). active: how many of
+    the heads there are count; proj may have more heads, of which the first are used.
+    """
+    attended = attend_within(qkv, bias, table, windows)
+    heads = attended.shape[3]
+    mask = active_mask(heads, active, attended.dtype)
     if mask is not None:
         attended = attended * mask[:, None]
-    out = product(attended.reshape(*x.shape[:3], -1), weights.proj.kernel[:computed].reshape(-1, dim))
-    return out + weights.proj.bias[...].astype(x.dtype)
+    kernel = proj.kernel[:heads]
+    out = product(attended.reshape(*attended.shape[:3], -1), kernel.reshape(-1, kernel.shape[-1]))
+    return out + proj.bias[...].astype(out.dtype)
 
 
 def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows) -> Array:

@@ -105,16 +105,28 @@ def product(x: Array, kernel: Array) -> Array:
     return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def mlp(weights: Mlp, x: Array, hidden: Count = None, computed: int | None = None) -> Array:
-    """Two linear layers with an exact GELU between: (..., C) to (..., C), `hidden` active units.
+def mlp(weights: Mlp, x: Array) -> Array:
+    """Two linear layers with an exact GELU between: (..., C) to (..., C)."""
+    return contract(weights.fc2, expand(weights.fc1, x))
 
-    Only the first `computed` units (None: all) are computed, and of the weights' channels only the first C.
+
+def expand(layer: Linear, x: Array, computed: int | None = None) -> Array:
+    """The MLP's units before the GELU, the first `computed` (None: all): (..., C) to (..., computed).
+
+    Of the weights' channels only the first C are used.
     """
-    dim, fc1, fc2 = x.shape[-1], weights.fc1, weights.fc2
-    units = product(x, fc1.kernel[:dim, :computed]) + fc1.bias[:computed].astype(x.dtype)
-    units = jax.nn.gelu(units, approximate=False)
-    units = masked(units, active_mask(units.shape[-1], hidden, x.dtype))
-    return product(units, fc2.kernel[:computed, :dim]) + fc2.bias[:dim].astype(x.dtype)
+    units = product(x, layer.kernel[: x.shape[-1], :computed])
+    return units + layer.bias[:computed].astype(x.dtype)
+
+
+def contract(layer: Linear, units: Array, active: Count = None, computed: int | None = None) -> Array:
+    """GELU of the MLP's units, of which the first `active` count, and their way back to channels.
+
+    (..., U) to (..., computed), the first `computed` channels (None: all). Of the weights' units the first U are used.
+    """
+    size = units.shape[-1]
+    units = masked(jax.nn.gelu(units, approximate=False), active_mask(size, active, units.dtype))
+    return product(units, layer.kernel[:size, :computed]) + layer.bias[:computed].astype(units.dtype)
 
 
 def patch_embed(layer: Linear, x: Array) -> Array:

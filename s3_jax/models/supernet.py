@@ -1,7 +1,8 @@
 """The blocks of a supernet's stage for the subnet that a mask tells: scanned over the depth, computed at their width.
 
-A half of a block (attention, MLP) is compiled once for each of a few sizes, its bodies. A block runs in the smallest
-body that holds it, with what the body has too much masked to zero; bodies that are not picked cost nothing.
+A block has four parts: queries, keys and values; attention; the MLP's units; their way back. A part is compiled once
+for each of a few sizes, its bodies, and runs in the smallest that holds the block, with what the body has too much
+masked to zero; bodies that are not picked cost nothing. Between parts, arrays have the largest size.
 """
 
 from __future__ import annotations
@@ -17,24 +18,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s3_jax.models.attention import Windows, window_attention, windows_of_block
-from s3_jax.models.layers import Attention, Count, LayerNorm, Mlp, active_mask, drop_path, layer_norm, masked, mlp
-from s3_jax.models.subnet import StageMask
+from s3_jax.models.attention import Windows, attend_and_project, project_qkv, windows_of_block
+from s3_jax.models.layers import (
+    Count,
+    LayerNorm,
+    Linear,
+    active_mask,
+    contract,
+    drop_path,
+    expand,
+    layer_norm,
+    masked,
+)
+from s3_jax.models.subnet import ArrayLike, StageMask
 from s3_jax.space import HEAD_DIM, StageSpace, hidden_dim
 
+# The name under which a backward pass traces what it computes again.
+RECOMPUTED = "recomputed"
 
-class AttentionBody(NamedTuple):
-    """A size of attention that is compiled."""
-
-    heads: int
-    windows: Windows
+# (inputs, counts of what is active, index of the body) to an array.
+Part = Callable[[Any, tuple[Count, Count], Array], Array]
 
 
-class MlpBody(NamedTuple):
-    """A size of MLP that is compiled."""
+class BlockParts(NamedTuple):
+    """The four parts of a stage's blocks, and which body of each every block (D,) runs in."""
 
-    embed_dim: int
-    hidden: int
+    parts: tuple[Part, ...]
+    bodies: tuple[Array, ...]
 
 
 def run_subnet_stage(
@@ -51,47 +61,105 @@ def run_subnet_stage(
     """The blocks of a supernet's stage, scanned over the depth axis of `blocks` (D, ...): (B, H, W, C) to the same.
 
     Inactive blocks are skipped by `lax.cond`. limit: the largest side of a window, in tokens. every_width: compile
-    bodies for every number of heads and size of MLP in the space; otherwise for the largest alone.
+    bodies for every width of the space; otherwise for the largest alone.
     """
     depth = len(mask.active)
-    attend, attention_body = _attention(space, mask, x, limit, every_width)
-    feed, mlp_body = _mlp(space, mask, every_width)
+    (qkv_of, attend, units_of, feed), bodies = block_parts(space, mask, x.shape[1:3], limit, every_width)
     keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(depth))
 
     def step(x: Array, block_step: tuple) -> tuple[Array, None]:
-        block, active, heads, hidden, (attention, feeding), rate, block_key = block_step
+        block, active, heads, hidden, picks, rate, block_key = block_step
         first, second = (None, None) if block_key is None else jax.random.split(block_key)
+        attention, width, depthwise = block.attention, (mask.embed_dim, heads), (mask.embed_dim, hidden)
 
         def run(x: Array) -> Array:
-            branch = attend((block.norm1, block.attention, x), (mask.embed_dim, heads), attention)
-            x = x + drop_path(branch, rate, first)
-            branch = feed((block.norm2, block.mlp, x), (mask.embed_dim, hidden), feeding)
-            return x + drop_path(branch, rate, second)
+            qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), width, picks[0])
+            weights = (attention.qkv.bias[...], attention.bias_table[...], attention.proj)
+            x = x + drop_path(attend((*weights, qkv), width, picks[1]), rate, first)
+            units = units_of((block.norm2, block.mlp.fc1, x), depthwise, picks[2])
+            return x + drop_path(feed((block.mlp.fc2, units), depthwise, picks[3]), rate, second)
 
         return jax.lax.cond(active, run, lambda x: x, x), None
 
-    steps = (blocks, mask.active, mask.heads, mask.hidden, (attention_body, mlp_body), rates, keys)
+    steps = (blocks, mask.active, mask.heads, mask.hidden, bodies, rates, keys)
     return jax.lax.scan(step, x, jax.tree.map(jnp.asarray, steps))[0]
 
 
-def attention_half(
-    inputs: tuple[LayerNorm, Attention, Array], counts: tuple[Count, Count], *, body: AttentionBody
+def block_parts(space: StageSpace, mask: StageMask, size: tuple[int, ...], limit: int, every_width: bool) -> BlockParts:
+    """The parts of a stage's blocks on a map of `size` (H, W), and the bodies that the mask's blocks need."""
+    from_width = 0 if every_width else -1
+    dims, heads = space.embed_dim[from_width:], [dim // HEAD_DIM for dim in space.qkv_dim][from_width:]
+    units = sorted(itertools.product(space.embed_dim, space.mlp_ratio), key=lambda pair: pair[0] * hidden_dim(*pair))
+    mlps = [(dim, hidden_dim(dim, ratio)) for dim, ratio in units[from_width:]]
+    variants, variant = _window_variants(space, mask, size, limit)
+    head = _narrowest([heads], [mask.heads])
+    mlp = _narrowest(list(zip(*mlps, strict=True)), [mask.embed_dim, mask.hidden])
+    parts = (
+        [partial(_qkv_of, dim=d, heads=h, all_heads=heads[-1]) for d, h in itertools.product(dims, heads)],
+        [partial(_attend, heads=h, windows=windows) for h, windows in itertools.product(heads, variants)],
+        [partial(_units_of, dim=dim, hidden=hidden, all_hidden=mlps[-1][1]) for dim, hidden in mlps],
+        [partial(_feed, dim=dim, hidden=hidden, all_dims=dims[-1]) for dim, hidden in mlps],
+    )
+    bodies = (_narrowest([dims], [mask.embed_dim]) * len(heads) + head, head * len(variants) + variant, mlp, mlp)
+    return BlockParts(tuple(map(one_of, parts)), bodies)
+
+
+def _qkv_of(
+    inputs: tuple[LayerNorm, Array, Array], active: tuple[Count, Count], *, dim: int, heads: int, all_heads: int
 ) -> Array:
-    """Norm and attention of x (B, H, W, C) with the body's heads, of which and of the channels `counts` are active."""
-    norm, weights, x = inputs
-    embed_dim, heads = counts
-    branch = window_attention(weights, layer_norm(norm, x, embed_dim), body.windows, heads, body.heads)
-    return masked(branch, active_mask(x.shape[-1], embed_dim, x.dtype))
+    """Norm and projection of x (B, H, W, C) with `dim` channels and `heads` heads: (B, H, W, 3, all_heads, 32)."""
+    norm, kernel, x = inputs
+    qkv = project_qkv(kernel[:dim, :, :heads], layer_norm(norm, x[..., :dim], active[0]))
+    return _padded(qkv, -2, all_heads)
 
 
-def mlp_half(inputs: tuple[LayerNorm, Mlp, Array], counts: tuple[Count, Count], *, body: MlpBody) -> Array:
-    """Norm and MLP of x (B, H, W, C) within the body's channels and hidden units, of which `counts` are active."""
-    norm, weights, x = inputs
-    embed_dim, hidden = counts
-    normed = layer_norm(norm, x[..., : body.embed_dim], embed_dim)
-    branch = mlp(weights, normed, hidden, body.hidden)
-    branch = masked(branch, active_mask(body.embed_dim, embed_dim, x.dtype))
-    return jnp.pad(branch, ((0, 0),) * 3 + ((0, x.shape[-1] - body.embed_dim),))
+def _attend(
+    inputs: tuple[Array, Array, Linear, Array], active: tuple[Count, Count], *, heads: int, windows: Windows
+) -> Array:
+    """Attention with `heads` heads and the output projection: (B, H, W, 3, all_heads, 32) to (B, H, W, C)."""
+    bias, table, proj, qkv = inputs
+    branch = attend_and_project(bias[:, :heads], table[..., :heads], proj, qkv[..., :heads, :], windows, active[1])
+    return masked(branch, active_mask(branch.shape[-1], active[0], branch.dtype))
+
+
+def _units_of(
+    inputs: tuple[LayerNorm, Linear, Array], active: tuple[Count, Count], *, dim: int, hidden: int, all_hidden: int
+) -> Array:
+    """Norm of x (B, H, W, C) and `hidden` units of `dim` of its channels: (B, H, W, all_hidden)."""
+    norm, layer, x = inputs
+    return _padded(expand(layer, layer_norm(norm, x[..., :dim], active[0]), hidden), -1, all_hidden)
+
+
+def _feed(inputs: tuple[Linear, Array], active: tuple[Count, Count], *, dim: int, hidden: int, all_dims: int) -> Array:
+    """GELU of `hidden` units (B, H, W, all_hidden) and their way back to `dim` channels: (B, H, W, all_dims)."""
+    layer, units = inputs
+    branch = contract(layer, units[..., :hidden], active[1], dim)
+    return _padded(masked(branch, active_mask(dim, active[0], branch.dtype)), -1, all_dims)
+
+
+def _padded(x: Array, axis: int, size: int) -> Array:
+    """`x` with zeros appended to an axis until it is `size` long."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, widths) if widths[axis][1] else x
+
+
+def _narrowest(sizes: Sequence[Sequence[int]], wanted: Sequence[ArrayLike]) -> Array:
+    """The first of a list of bodies that holds what is wanted: sizes and wants are given per dimension."""
+    pairs = zip(sizes, wanted, strict=True)
+    holds = (np.array(column) >= jnp.asarray(want)[..., None] for column, want in pairs)
+    return jnp.argmax(math.prod(holds), axis=-1)
+
+
+def _window_variants(
+    space: StageSpace, mask: StageMask, size: tuple[int, ...], limit: int
+) -> tuple[list[Windows], Array]:
+    """The ways in which blocks may cut a map of `size` (H, W), and which of them each block (D,) takes."""
+    sides = [min(side, limit) for side in space.window]
+    wanted = [[windows_of_block(side, size[0], size[1], parity) for parity in (0, 1)] for side in sides]
+    variants = list(dict.fromkeys(windows for pair in wanted for windows in pair))
+    numbers = np.array([[variants.index(windows) for windows in pair] for pair in wanted])
+    return variants, jnp.asarray(numbers)[mask.window, jnp.arange(len(mask.active)) % 2]
 
 
 def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Callable[[Any, Any, Array], Array]:
@@ -110,7 +178,7 @@ def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Callable[[Any, Any,
 
     def backward(arguments: tuple[Any, ...], cotangent: Array) -> tuple[Any, None, None]:
         def backward_of(body: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Any]:
-            return lambda inputs, counts: jax.vjp(lambda tree: body(tree, counts), inputs)[1](cotangent)[0]
+            return lambda inputs, counts: _pull_back(lambda tree: body(tree, counts), inputs, cotangent)
 
         inputs, counts, index = arguments
         return jax.lax.switch(index, [backward_of(body) for body in bodies], inputs, counts), None, None
@@ -119,25 +187,8 @@ def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Callable[[Any, Any,
     return pick
 
 
-def _attention(
-    space: StageSpace, mask: StageMask, x: Array, limit: int, every_width: bool
-) -> tuple[Callable[[Any, Any, Array], Array], Array]:
-    """`attention_half` of the stage with its body to pick, and the first body (D,) that holds each block."""
-    sides = [min(side, limit) for side in space.window]
-    wanted = [[windows_of_block(side, x.shape[1], x.shape[2], parity) for parity in (0, 1)] for side in sides]
-    variants = list(dict.fromkeys(windows for pair in wanted for windows in pair))
-    numbers = np.array([[variants.index(windows) for windows in pair] for pair in wanted])
-    heads = [dim // HEAD_DIM for dim in space.qkv_dim][0 if every_width else -1 :]
-    bodies = [AttentionBody(*size) for size in itertools.product(heads, variants)]
-    variant = jnp.asarray(numbers)[mask.window, jnp.arange(len(mask.active)) % 2]
-    narrowest = jnp.argmax(np.array(heads) >= jnp.asarray(mask.heads)[:, None], axis=-1)
-    return one_of([partial(attention_half, body=body) for body in bodies]), narrowest * len(variants) + variant
-
-
-def _mlp(space: StageSpace, mask: StageMask, every_width: bool) -> tuple[Callable[[Any, Any, Array], Array], Array]:
-    """`mlp_half` of the stage with its body to pick, and the first body (D,) that holds each block."""
-    sizes = [MlpBody(dim, hidden_dim(dim, ratio)) for dim in space.embed_dim for ratio in space.mlp_ratio]
-    bodies = sorted(sizes, key=math.prod) if every_width else sizes[-1:]
-    dims, hidden = np.array(bodies).T
-    narrowest = jnp.argmax((dims >= mask.embed_dim) & (hidden >= jnp.asarray(mask.hidden)[:, None]), axis=-1)
-    return one_of([partial(mlp_half, body=body) for body in bodies]), narrowest
+def _pull_back(body: Callable[[Any], Array], inputs: Any, cotangent: Array) -> Any:
+    """The gradient with respect to `inputs`; the body's own operations, done again, are traced under a name."""
+    with jax.named_scope(RECOMPUTED):
+        back = jax.vjp(body, inputs)[1]
+    return back(cotangent)[0]
