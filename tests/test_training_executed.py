@@ -1,0 +1,85 @@
+"""Executed work: hand-worked products, the branch that is taken, dead code, and a whole network against its cost."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s3_jax.config import ModelConfig
+from s3_jax.cost import cost
+from s3_jax.errors import S3Error
+from s3_jax.models.subnet import subnet_mask
+from s3_jax.space import SearchSpace, StageSpace, sample
+from s3_jax.training.executed import Work, executed
+from s3_jax.training.networks import define, initial_params
+from s3_jax.training.steps import network_loss, subnet_loss
+
+SPACE = SearchSpace((StageSpace((1, 2), (16, 32), (2, 4), (1.0, 2.0), (32, 64)),) * 2)
+MODEL = ModelConfig(image_size=16, patch_size=2, every_width=True)
+CLASSES, BATCH = 5, 3
+
+
+def shape(*sizes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(sizes, np.float32)
+
+
+def test_a_product_has_rows_times_inner_times_columns():
+    assert executed(jnp.matmul, shape(2, 3), shape(3, 5)) == Work(30)
+
+
+def test_a_scan_counts_every_turn_and_a_conditional_the_branch_taken():
+    def program(x, weights, active):
+        def step(x, turn):
+            kernel, is_active = turn
+            return jax.lax.cond(is_active, lambda x: x @ kernel, lambda x: x, x), None
+
+        return jax.lax.scan(step, x, (weights, active))[0]
+
+    active = np.array([True, False, True])
+    assert executed(program, shape(2, 4), shape(3, 4, 4), active) == Work(2 * 2 * 4 * 4)
+    with pytest.raises(S3Error, match="does not follow from the known arguments"):
+        executed(program, shape(2, 4), shape(3, 4, 4), jax.ShapeDtypeStruct((3,), np.bool_))
+
+
+def test_a_result_that_nobody_uses_costs_nothing():
+    def program(a, b):
+        unused = jax.jit(lambda a, b: (a @ b, a.sum()))(a, b)
+        return unused[1]
+
+    assert executed(program, shape(2, 3), shape(3, 5)) == Work(0)
+
+
+def test_what_a_backward_pass_does_again_is_counted_apart():
+    def loss(x, kernel):
+        return jax.checkpoint(lambda x: jnp.sin(jnp.sin(x @ kernel) @ kernel))(x).sum()
+
+    gradient = executed(jax.value_and_grad(loss), shape(2, 4), shape(4, 4))
+    # Two products forward, one for x in each of the two backward; then both again, for the sines after them.
+    assert gradient == Work(macs=4 * 32, recomputed=2 * 32)
+
+
+@pytest.fixture(scope="module")
+def arguments():
+    params = jax.eval_shape(partial(initial_params, SPACE, MODEL, CLASSES, jax.random.key(0)))
+    batch = {"image": shape(BATCH, 16, 16, 3), "target": shape(BATCH, CLASSES), "total": shape()}
+    return params, batch, jax.eval_shape(lambda: jax.random.key(0))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_hardly_more(seed, arguments):
+    params, batch, key = arguments
+    architecture = sample(SPACE, np.random.default_rng(seed))
+    needed = BATCH * cost(architecture, image_size=16, patch_size=2, num_classes=CLASSES).macs
+    alone = jax.eval_shape(partial(initial_params, architecture, MODEL, CLASSES, jax.random.key(0)))
+    forward = network_loss(define(architecture, MODEL, CLASSES), 0.0)
+    assert executed(forward, alone, batch, key) == Work(needed)
+
+    masked = subnet_loss(define(SPACE, MODEL, CLASSES), 0.0)
+    work = executed(masked, params, batch, subnet_mask(SPACE, architecture), key)
+    assert needed <= work.macs <= 1.25 * needed
+    assert work.recomputed == 0
+    gradient = executed(jax.value_and_grad(masked), params, batch, subnet_mask(SPACE, architecture), key)
+    assert gradient.macs <= 3 * 1.25 * needed
+    assert 0 < gradient.recomputed < needed
