@@ -3,7 +3,8 @@
     python scripts/benchmark.py --what=sandwich --config=configs/imagenet_s3.py --batch=2 --config.model.dtype=float32
 
 what: sandwich (an update), gradient, forward (a random subnet), inference (the largest network alone), input (images
-from their files to batches). --json prints one line with the figures, the settings and the versions.
+from their files to batches), work (no time: the multiply-adds that so many updates execute, over what their subnets
+need). --json prints one line with the figures, the settings and the versions.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from s3_jax.data.input import train_batches
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import SubnetMask, stack_masks, subnet_mask
 from s3_jax.space import Architecture, SearchSpace, largest, map_sizes, sample
+from s3_jax.training.executed import executed
 from s3_jax.training.networks import define, fixed_subnets, initial_params, num_sliced, static_losses, update_of
 from s3_jax.training.state import init_state, learning_rate, optimizer
 from s3_jax.training.steps import Batch, eval_step, subnet_loss
@@ -101,6 +102,29 @@ class Bench:
         figures = self._with_peak("step_s", seconds, self.batch * self._macs(chosen))
         return figures | {"images_per_s": self.batch / seconds}
 
+    def work(self) -> Figures:
+        """Multiply-adds that the four gradients of `repeats` updates execute, over what their subnets need.
+
+        A gradient needs three forward passes; products that a backward pass does again are told apart. No device.
+        """
+        model, rng, key = self.config.model, np.random.default_rng(0), jax.eval_shape(lambda: self.key)
+        params = jax.eval_shape(partial(initial_params, self.space, model, self.num_classes, self.key))
+        batch = jax.eval_shape(lambda: {**self._batch(), "total": 1.0})
+        fixed = fixed_subnets(self.space)
+        sliced = static_losses(self.space, model, self.num_classes, self.config.train.drop_path)
+        always = [executed(jax.value_and_grad(loss), params, batch, key) for loss in sliced]
+        masked = jax.value_and_grad(
+            subnet_loss(define(self.space, model, self.num_classes), self.config.train.drop_path)
+        )
+        ratios, again = [], []
+        for _ in range(self.repeats):
+            subnets = [*fixed[len(sliced) :], sample(self.space, rng), sample(self.space, rng)]
+            works = [executed(masked, params, batch, self._mask(subnet), key) for subnet in subnets]
+            needed = 3 * self.batch * sum(map(self._macs, (*fixed, *subnets[-2:])))
+            ratios.append(sum(work.macs for work in (*always, *works)) / needed)
+            again.append(sum(work.recomputed for work in (*always, *works)) / needed)
+        return {"executed_over_needed": statistics.mean(ratios), "recomputed_over_needed": statistics.mean(again)}
+
     def input(self) -> Figures:
         """Images per second of the training input, from encoded files to batches, and per processor second."""
         config = self.config
@@ -177,4 +201,5 @@ WHAT: Mapping[str, Callable[[Bench], Figures]] = {
     "forward": Bench.forward,
     "inference": Bench.inference,
     "input": Bench.input,
+    "work": Bench.work,
 }
