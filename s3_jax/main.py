@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import ml_collections
@@ -19,6 +21,7 @@ from s3_jax.report.write import write_report
 from s3_jax.training.devices import keep_compiled_programs, start_processes
 from s3_jax.training.loop import StopRequest
 
+EXIT_FAILED = 1  # another process of the run is gone
 EXIT_MISTAKE = 2
 EXIT_STOPPED = 143  # what a shell reports of a process that ended on SIGTERM
 
@@ -27,7 +30,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its records,
 
 
 def main(arguments: list[str]) -> int:
-    """Do the run, or what is left of it. Returns the exit code: 0, 2 for a mistake, 143 for a stop on request."""
+    """Do the run, or what is left of it. Returns the exit code: 0, 1, 2 for a mistake, 143 for a stop on request."""
     console = Console(stderr=False, quiet=False)
     try:
         if len(arguments) > 1:
@@ -39,6 +42,10 @@ def main(arguments: list[str]) -> int:
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()
+        if "://" in str(_WORKDIR.value):
+            raise S3Error(
+                f"--workdir={_WORKDIR.value} is no folder: mount the bucket (gcsfuse) and give its path there"
+            )
         workdir = Path(str(_WORKDIR.value))
         try:
             settings = _CONFIG.value.to_dict()
@@ -55,6 +62,10 @@ def main(arguments: list[str]) -> int:
     except S3Error as error:
         print(f"s3_jax: {error}", file=sys.stderr)
         return EXIT_MISTAKE
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        _leave(error)
     except OSError as error:
         print(
             f"s3_jax: {error}. What was written before is whole: put that right, and the same command goes on",
@@ -62,6 +73,17 @@ def main(arguments: list[str]) -> int:
         )
         return EXIT_MISTAKE
     return 0
+
+
+def _leave(error: Exception) -> NoReturn:
+    """End a process that cannot work with the others any more, at once: an ordinary exit would wait for them."""
+    print(
+        f"s3_jax: process {jax.process_index()} lost touch with the other processes; one of them has probably failed: "
+        f"see its log. What was written before is whole: start all of them again with the same command. ({error})",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(EXIT_FAILED)
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -104,16 +104,39 @@ def losses(workdir: Path) -> list[tuple[str, int, float]]:
     return [(record["phase"], record["step"], record["loss"]) for record in records]
 
 
+def start_pair(workdir: Path, compiled: dict[str, str]) -> list[subprocess.Popen]:
+    together = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2", **compiled}
+    return [start(workdir, environment(2, **together, JAX_PROCESS_ID=str(index))) for index in range(2)]
+
+
+def lose_one_process(workdir: Path, compiled: dict[str, str]) -> None:
+    """Kill one of two processes once they have trained a little: the other ends within a minute, and says why."""
+    first, second = start_pair(workdir, compiled)
+    end = time.monotonic() + TIMEOUT
+    try:
+        while not (workdir / "metrics.jsonl").exists() and time.monotonic() < end:
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.05)
+        second.kill()
+        _, message = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode != 0
+    assert not (workdir / "result.json").exists()
+    assert "lost touch with the other processes" in message or "another task died" in message, message
+
+
 def test_two_processes_do_the_run_of_one(tmp_path):
     """Two processes of two devices each, and one process of four: the method in one space, with equal results.
 
-    Then one process of one device restores what the two have trained, and comes to the same result once more.
+    The two have to be started twice: one of them is killed. Then one process of one device restores what the two have
+    trained, and comes to the same result once more.
     """
     one, two = tmp_path / "one", tmp_path / "two"
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     finish([start(one, environment(4, **compiled))])
-    together = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-    outputs = finish([start(two, environment(2, **together, JAX_PROCESS_ID=str(index))) for index in range(2)])
+    lose_one_process(two, compiled)
+    outputs = finish(start_pair(two, compiled))
     assert "Report:" in outputs[0]
     assert "space_0" in outputs[0]
     assert "space_0" not in outputs[1]

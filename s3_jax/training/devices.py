@@ -13,22 +13,25 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from s3_jax.errors import S3Error
 
 DATA_AXIS = "data"
+# After so long without a sign of life from a process, the others end. JAX's own default is 100.
+HEARTBEAT_SECONDS = 30
 
 
 def start_processes() -> None:
     """Join the other processes of a run, where the environment says that there are some (JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID, or a cluster that JAX recognises when S3_JAX_DISTRIBUTED=1).
 
-    Must come before any other use of JAX.
+    Must come before any other use of JAX. Once a process is lost, the others end within some HEARTBEAT_SECONDS.
     """
     if "JAX_COORDINATOR_ADDRESS" in os.environ and "JAX_NUM_PROCESSES" in os.environ:
         jax.distributed.initialize(
             os.environ["JAX_COORDINATOR_ADDRESS"],
             int(os.environ["JAX_NUM_PROCESSES"]),
             int(os.environ["JAX_PROCESS_ID"]),
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     elif os.environ.get("S3_JAX_DISTRIBUTED") == "1":
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
 
 
 def keep_compiled_programs() -> None:
