@@ -78,8 +78,9 @@ def main(arguments: list[str]) -> int:
 def _leave(error: Exception) -> NoReturn:
     """End a process that cannot work with the others any more, at once: an ordinary exit would wait for them."""
     print(
-        f"s3_jax: process {jax.process_index()} lost touch with the other processes; one of them has probably failed: "
-        f"see its log. What was written before is whole: start all of them again with the same command. ({error})",
+        f"s3_jax: process {jax.process_index()} ends: it lost touch with the other processes, of which one has "
+        f"probably failed (see its log), or failed itself: {error}. What was written before is whole: start all of "
+        "them again with the same command",
         file=sys.stderr,
         flush=True,
     )

@@ -43,6 +43,16 @@ def test_a_scan_counts_every_turn_and_a_conditional_the_branch_taken():
         executed(program, shape(2, 4), shape(3, 4, 4), jax.ShapeDtypeStruct((3,), np.bool_))
 
 
+def test_a_while_loop_is_refused_where_it_has_products_however_deep():
+    def program(x, kernel):
+        multiply = jax.jit(lambda x: x @ kernel)
+        return jax.lax.while_loop(lambda x: x.sum() < 1, multiply, x)
+
+    with pytest.raises(S3Error, match="use a scan"):
+        executed(program, shape(2, 4), shape(4, 4))
+    assert executed(lambda x: jax.lax.while_loop(lambda x: x.sum() < 1, jnp.cos, x), shape(2, 4)) == Work(0)
+
+
 def test_a_result_that_nobody_uses_costs_nothing():
     def program(a, b):
         unused = jax.jit(lambda a, b: (a @ b, a.sum()))(a, b)

@@ -91,6 +91,7 @@ def copy_overlap(source: Params, target: Params) -> Params:
     """
 
     def copy(path: tuple[Any, ...], new: Array, old: Array) -> Array:
+        """One weight of `target` with what `source` has of it."""
         starts = [0] * new.ndim, [0] * new.ndim
         shared = [min(a, b) for a, b in zip(new.shape, old.shape, strict=True)]
         if "bias_table" in jax.tree_util.keystr(path):

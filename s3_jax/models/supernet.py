@@ -68,16 +68,18 @@ def run_subnet_stage(
     keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(depth))
 
     def step(x: Array, block_step: tuple) -> tuple[Array, None]:
+        """One turn of the scan: a block, or nothing where it is not in the subnet."""
         block, active, heads, hidden, picks, rate, block_key = block_step
         first, second = (None, None) if block_key is None else jax.random.split(block_key)
-        attention, width, depthwise = block.attention, (mask.embed_dim, heads), (mask.embed_dim, hidden)
+        attention, of_heads, of_units = block.attention, (mask.embed_dim, heads), (mask.embed_dim, hidden)
 
         def run(x: Array) -> Array:
-            qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), width, picks[0])
+            """The block: attention and MLP, each with residual and drop path."""
+            qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), of_heads, picks[0])
             weights = (attention.qkv.bias[...], attention.bias_table[...], attention.proj)
-            x = x + drop_path(attend((*weights, qkv), width, picks[1]), rate, first)
-            units = units_of((block.norm2, block.mlp.fc1, x), depthwise, picks[2])
-            return x + drop_path(feed((block.mlp.fc2, units), depthwise, picks[3]), rate, second)
+            x = x + drop_path(attend((*weights, qkv), of_heads, picks[1]), rate, first)
+            units = units_of((block.norm2, block.mlp.fc1, x), of_units, picks[2])
+            return x + drop_path(feed((block.mlp.fc2, units), of_units, picks[3]), rate, second)
 
         return jax.lax.cond(active, run, lambda x: x, x), None
 
@@ -89,8 +91,8 @@ def block_parts(space: StageSpace, mask: StageMask, size: tuple[int, ...], limit
     """The parts of a stage's blocks on a map of `size` (H, W), and the bodies that the mask's blocks need."""
     from_width = 0 if every_width else -1
     dims, heads = space.embed_dim[from_width:], [dim // HEAD_DIM for dim in space.qkv_dim][from_width:]
-    units = sorted(itertools.product(space.embed_dim, space.mlp_ratio), key=lambda pair: pair[0] * hidden_dim(*pair))
-    mlps = [(dim, hidden_dim(dim, ratio)) for dim, ratio in units[from_width:]]
+    pairs = sorted(itertools.product(space.embed_dim, space.mlp_ratio), key=lambda pair: pair[0] * hidden_dim(*pair))
+    mlps = [(dim, hidden_dim(dim, ratio)) for dim, ratio in pairs[from_width:]]
     variants, variant = _window_variants(space, mask, size, limit)
     head = _narrowest([heads], [mask.heads])
     mlp = _narrowest(list(zip(*mlps, strict=True)), [mask.embed_dim, mask.hidden])
@@ -171,13 +173,18 @@ def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Callable[[Any, Any,
 
     @jax.custom_vjp
     def pick(inputs: Any, counts: Any, index: Array) -> Array:
+        """The picked body alone."""
         return jax.lax.switch(index, list(bodies), inputs, counts)
 
     def forward(*arguments: Any) -> tuple[Array, tuple[Any, ...]]:
+        """Keeps what went in, and nothing that the body made of it."""
         return pick(*arguments), arguments
 
     def backward(arguments: tuple[Any, ...], cotangent: Array) -> tuple[Any, None, None]:
+        """The gradient of the picked body alone."""
+
         def backward_of(body: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Any]:
+            """A body, computed again and pulled back."""
             return lambda inputs, counts: _pull_back(lambda tree: body(tree, counts), inputs, cotangent)
 
         inputs, counts, index = arguments

@@ -15,11 +15,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from s3_jax.errors import S3Error
+from s3_jax.models.supernet import RECOMPUTED
 
-# What a backward pass computes again is traced under this name.
-RECOMPUTED = "recomputed"
-# Of jax.checkpoint, for the same.
-_REMATERIALISED = "rematted_computation"
+# What a backward pass computes again is traced under one of these names; the second is jax.checkpoint's.
+_AGAIN = (RECOMPUTED, "rematted_computation")
 # Arrays up to this size are computed where their inputs are known; masks and indices are far smaller.
 _MAX_KNOWN = 1024
 
@@ -153,9 +152,10 @@ def _scan(params: dict[str, Any], inputs: list[Value], used: list[bool]) -> tupl
 
 
 def _while(equation: Any) -> tuple[Sequence[Value], Work]:
-    inner = [equation.params[part] for part in ("cond_jaxpr", "body_jaxpr")]
-    if any(_macs(inside) for closed in inner for inside in closed.jaxpr.eqns):
-        raise S3Error("how often a while loop with products in it runs cannot be told; use a scan")
+    for part in ("cond_jaxpr", "body_jaxpr"):
+        jaxpr, consts = equation.params[part].jaxpr, equation.params[part].consts
+        if _walk(jaxpr, consts, [None] * len(jaxpr.invars), [True] * len(jaxpr.outvars))[1] != Work():
+            raise S3Error("how often a while loop with products in it runs cannot be told; use a scan")
     return [None] * len(equation.outvars), Work()
 
 
@@ -172,10 +172,7 @@ def _macs(equation: Any) -> int:
 
 
 def _is_recomputed(name_stack: str) -> bool:
-    scopes = name_stack.split("/")
-    return any(scope in (RECOMPUTED, _REMATERIALISED) or RECOMPUTED in scope for scope in scopes) and not any(
-        scope.startswith("transpose") for scope in scopes
-    )
+    return any(name in name_stack for name in _AGAIN) and "transpose(" not in name_stack
 
 
 def _small(value: Value) -> Value:

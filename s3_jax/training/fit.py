@@ -77,12 +77,14 @@ def _train(
     fixed = fixed_subnets(space) if isinstance(space, SearchSpace) else ()
 
     def update(state: TrainState, batch: Batch, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One update with the random subnets of its step."""
         masked = (*fixed[count:], *random_subnets(run, phase, network, step))
         masks = [mask for architecture in masked if (mask := network.mask(architecture))]
         stacked = put_replicated(run.mesh, stack_masks(masks)) if masks else None
         return compiled(state, put_batch(run.mesh, batch), stacked, key)
 
     def name_subnet(step: int, index: int) -> str:
+        """What the message about a loss that is not finite calls it."""
         names = ("the smallest subnet", "the largest subnet") if fixed else ("the network",)
         return (*names, *map(str, random_subnets(run, phase, network, step)))[index]
 

@@ -114,11 +114,13 @@ class _Meter:
         self._data_seconds, self._device_seconds, self._start = 0.0, 0.0, time.perf_counter()
 
     def waits_for_data(self, fetch: Callable[[], Batch]) -> None:
+        """Take the next batch, and time it."""
         start = time.perf_counter()
         self.batch = fetch()
         self._data_seconds += time.perf_counter() - start
 
     def take(self, step: int, values: dict[str, jax.Array]) -> None:
+        """Wait for the metrics of an update, check them, and write a line where one is due."""
         start = time.perf_counter()
         row = jax.device_get(values)
         self._device_seconds += time.perf_counter() - start

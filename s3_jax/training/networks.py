@@ -61,6 +61,7 @@ def static_losses(structure: Structure, model: ModelConfig, num_classes: int, ma
         return (network_loss(define(structure, model, num_classes), max_drop_path),)
 
     def sliced(architecture: Architecture) -> Loss:
+        """The loss of one architecture on weights cut out of the supernet."""
         loss = network_loss(define(architecture, model, num_classes), max_drop_path)
         return lambda params, batch, key: loss(slice_weights(params, structure, architecture), batch, key)
 

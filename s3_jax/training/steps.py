@@ -35,6 +35,7 @@ def subnet_loss(definition: nnx.GraphDef, max_drop_path: float) -> SubnetLoss:
     """The loss of the subnet that a mask makes of a supernet, on a batch as for `network_loss`."""
 
     def loss(params: Params, batch: Batch, subnet: SubnetMask, key: Array) -> Array:
+        """Cross-entropy on this part of a batch, over the total of the whole."""
         network = nnx.merge(definition, params)
         drop_key = key if max_drop_path > 0 else None
         logits = network(batch["image"], subnet, max_drop_path=max_drop_path, key=drop_key)
@@ -102,6 +103,7 @@ def accumulate(
     count = len(losses) + num_subnets
 
     def add(gradient: Params, turn: tuple[Array, Array, SubnetMask | None], *, loss: Callable) -> tuple[Params, Array]:
+        """The gradient so far with that of one network on one part of the batch."""
         part, member, subnet = turn
         batch = jax.tree.map(lambda x: x[part], parts) | {"total": total}
         turn_key = jax.random.fold_in(jax.random.fold_in(key, member), part)
