@@ -108,7 +108,7 @@ def _execute(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Sequ
     if name == "cond":
         return _conditional(params["branches"], inputs, used)
     if name == "scan":
-        return _scan(params, inputs, used)
+        return _scan(equation, inputs, used)
     if name == "while":
         return _while(equation)
     if (inner := _called(equation)) is not None:
@@ -136,19 +136,34 @@ def _conditional(
     return _walk(branch.jaxpr, branch.consts, operands, used)
 
 
-def _scan(params: dict[str, Any], inputs: list[Value], used: list[bool]) -> tuple[Sequence[Value], Work]:
-    num_consts, num_carry, length = params["num_consts"], params["num_carry"], params["length"]
+def _scan(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Sequence[Value], Work]:
+    body, length = equation.params["jaxpr"], equation.params["length"]
+    num_consts, num_carry = _scan_layout(equation)
     consts, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
-    slices, body, work = inputs[num_consts + num_carry :], params["jaxpr"], Work()
+    slices, work = inputs[num_consts + num_carry :], Work()
     used = [True] * num_carry + used[num_carry:]
     rows: list[list[Value]] = [[] for _ in range(length)]
-    for turn in reversed(range(length)) if params["reverse"] else range(length):
+    for turn in reversed(range(length)) if equation.params["reverse"] else range(length):
         sliced = [None if value is None else value[turn] for value in slices]
         outputs, more = _walk(body.jaxpr, body.consts, [*consts, *carry, *sliced], used)
         carry, rows[turn], work = outputs[:num_carry], list(outputs[num_carry:]), work.plus(more)
     columns = list(zip(*rows, strict=True)) if length else [(None,)] * (len(used) - num_carry)
     stacked = [None if any(value is None for value in column) else np.stack(column) for column in columns]
     return [*carry, *stacked], work
+
+
+def _scan_layout(equation: Any) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many its carry: what is sliced or stacked has one axis more.
+
+    Read from the shapes, because releases of JAX differ in the parameters that tell it.
+    """
+    body = equation.params["jaxpr"].jaxpr
+    num_sliced, num_stacked = (
+        sum(outer.aval.ndim != inner.aval.ndim for outer, inner in zip(outside, inside, strict=True))
+        for outside, inside in ((equation.invars, body.invars), (equation.outvars, body.outvars))
+    )
+    num_carry = len(body.outvars) - num_stacked
+    return len(body.invars) - num_sliced - num_carry, num_carry
 
 
 def _while(equation: Any) -> tuple[Sequence[Value], Work]:
