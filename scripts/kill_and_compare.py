@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 # An instant is drawn from this share of the time that a whole run takes: a run is killed more than once on its way.
-EARLIEST, LATEST = 0.15, 0.6
+EARLIEST, LATEST = 0.05, 0.35
 
 
 def command(settings: list[str], workdir: Path) -> list[str]:

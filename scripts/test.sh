@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every check, on a machine where nothing was installed by hand: makes .venv, installs with test extras, then format,
 # lint, types and tests. PYTHON chooses the interpreter (3.11 or newer), VENV the environment's folder.
-# A second Python (3.12, if there is one) installs the package and runs the tests in one process as well: not again those
-# that start, kill and resume whole runs.
+# A second Python (3.12, if there is one) installs the package and runs the tests as well, those of the method, models,
+# data and training: not again those that start, kill and resume whole runs, nor those that draw reports.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -11,10 +11,10 @@ make_environment "${VENV:-.venv}" "$(find_python)" ".[test]"
 ruff format --check .
 ruff check .
 mypy
-pytest -n 2
+pytest -n 2 --dist=loadgroup
 
 second=$(find_second_python)
 if [ -n "$second" ]; then
     make_environment "${VENV:-.venv}-second" "$second" ".[test]"
-    pytest -n 2 --ignore=tests/test_pipeline.py --ignore=tests/test_devices.py
+    pytest -n 2 --ignore=tests/test_pipeline.py --ignore=tests/test_devices.py --ignore-glob="tests/test_report_*"
 fi

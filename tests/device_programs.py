@@ -22,7 +22,7 @@ from s3_jax.training.state import init_state, learning_rate, optimizer
 from s3_jax.training.steps import network_loss, subnet_loss, train_step
 
 BATCH, CLASSES, DROP_PATH = 32, 5, 0.3
-SPACE = SearchSpace((StageSpace((1, 2), (8,), (2,), (1.0, 2.0), (32,)), StageSpace((1,), (8, 16), (2,), (1.0,), (32,))))
+SPACE = SearchSpace((StageSpace((1, 2), (8, 16), (2,), (1.0, 2.0), (32, 64)),))
 CONFIG = TrainConfig(batch_size=BATCH, learning_rate=3e-3, accumulation_steps=2, ema_decay=0.9, clip_norm=1.0)
 
 

@@ -73,7 +73,9 @@ def test_a_batch_that_cannot_be_divided_is_told_with_the_nearest_that_can(batch_
 
 def start(workdir: Path, variables: dict[str, str]) -> subprocess.Popen:
     program = [sys.executable, "-m", "s3_jax.main", f"--config={ROOT / 'tests' / 'tiny_config.py'}"]
-    command = [*program, f"--workdir={workdir}", "--config.evolution.num_spaces=1"]
+    # One space, of depths and widths only: each process compiles it for itself.
+    space = ["--config.space.mlp_ratio=((1.0,), (1.0,))", "--config.space.qkv_dim=((32,), (32,))"]
+    command = [*program, f"--workdir={workdir}", "--config.evolution.num_spaces=1", *space]
     return subprocess.Popen(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

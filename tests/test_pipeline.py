@@ -17,6 +17,8 @@ from s3_jax.space import SearchSpace
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "tiny_config.py"
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # one process runs them all, so that they share a finished run
+
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
@@ -87,11 +89,10 @@ def test_changed_settings_are_refused_by_name(finished, environment):
     assert allowed.returncode == 0
 
 
-def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(environment, tmp_path):
+def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(finished, environment, tmp_path):
     script = [sys.executable, ROOT / "scripts" / "kill_and_compare.py", f"--config={CONFIG}", "--kills=10"]
-    done = subprocess.run(
-        [*script, f"--folder={tmp_path / 'runs'}"], env=environment, cwd=ROOT, capture_output=True, text=True
-    )
+    folders = [f"--expected={finished}", f"--folder={tmp_path / 'runs'}"]
+    done = subprocess.run([*script, *folders], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("killed after") == 10
     assert "all results and weights equal" in done.stdout

@@ -10,11 +10,11 @@ def get_config() -> ml_collections.ConfigDict:
     config = default_config()
     config.model.update(image_size=8, patch_size=2, kernel_std=0.0)
     config.space.update(
-        depth=((1, 2),) * 2,
+        depth=((1, 2), (1,)),
         embed_dim=((8, 16),) * 2,
         window=((2,),) * 2,
-        mlp_ratio=((1.0, 2.0),) * 2,
-        qkv_dim=((32, 64),) * 2,
+        mlp_ratio=((1.0,), (1.0, 2.0)),
+        qkv_dim=((32, 64), (32,)),
     )
     config.data.update(source="digits", holdout_fraction=0.2, mean=(0.3, 0.3, 0.3), std=(0.38, 0.38, 0.38))
     config.augment.update(
@@ -35,8 +35,8 @@ def get_config() -> ml_collections.ConfigDict:
         num_samples=8,
         top_k=3,
         num_bootstrap=20,
-        # After so little training errors differ by tens of points: a smaller threshold would make B a huge space.
-        tau=8.0,
+        # After so little training errors differ by tens of points: a smaller threshold would move every choice.
+        tau=3.0,
         rounding="toward_zero",
         step_embed_dim=8,
         step_window=2,
