@@ -129,6 +129,7 @@ class RunConfig:
     keep_checkpoints: int = 2
     log_every: int = 50  # updates
     num_devices: int = 0  # 0: all that there are
+    shard_parameters: bool = False  # split parameters, optimizer state and averages over the devices while training
     tensorboard: bool = True
     wandb_project: str = ""  # "" is off; needs the extra s3_jax[wandb]
 

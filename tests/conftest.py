@@ -8,3 +8,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+# They take minutes: begun first, so that no process of pytest-xdist waits for the other in the end.
+_LONG = ("test_pipeline.py", "test_devices.py", "test_models_laws.py")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))

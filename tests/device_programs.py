@@ -1,6 +1,6 @@
-"""What the subprocesses of test_devices.py run: `python tests/device_programs.py NUM_DEVICES FOLDER [STEPS SAVE_AT]`.
+"""What the subprocesses of test_devices.py run: `python tests/device_programs.py DEVICES FOLDER STEPS SAVE_AT SHARD`.
 
-Sandwich training of a small supernet on random images; prints the losses of its updates as JSON.
+Sandwich training of a small supernet on random images; prints the losses of its updates as JSON. SHARD is 0 or 1.
 """
 
 import json
@@ -17,7 +17,7 @@ from s3_jax.models.subnet import slice_weights, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, StageSpace, largest, sample, smallest
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import check_batch_size, make_mesh, put_batch, put_replicated, replicated
+from s3_jax.training.devices import check_batch_size, make_mesh, put_batch, put_replicated, replicated, state_layout
 from s3_jax.training.state import init_state, learning_rate, optimizer
 from s3_jax.training.steps import network_loss, subnet_loss, train_step
 
@@ -37,7 +37,7 @@ def batch_of(step: int) -> dict[str, np.ndarray]:
     return {"image": rng.normal(size=(BATCH, 8, 8, 3)).astype(np.float32), "target": target}
 
 
-def train(num_devices: int, folder: Path, num_steps: int, save_at: int) -> list[float]:
+def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: bool) -> list[float]:
     """Losses of the updates from the last checkpoint in `folder` to `num_steps`, saving after `save_at` updates."""
     mesh = make_mesh(num_devices)
     check_batch_size(mesh, BATCH, CONFIG.accumulation_steps, "batch_size")
@@ -50,19 +50,22 @@ def train(num_devices: int, folder: Path, num_steps: int, save_at: int) -> list[
         return lambda params, batch, key: loss(slice_weights(params, SPACE, architecture), batch, key)
 
     settings = {"transformation": transformation, "ema_decay": CONFIG.ema_decay}
+    begin = partial(init_state, **settings)
+    params = put_replicated(mesh, nnx.to_pure_dict(params))
+    layout = state_layout(mesh, jax.eval_shape(begin, params), shard=shard)
     step_of = partial(
         train_step,
         losses=(sliced(largest(SPACE)), sliced(smallest(SPACE))),
         subnet_loss=subnet_loss(definition, DROP_PATH),
         schedule=schedule,
         accumulation_steps=CONFIG.accumulation_steps,
+        layout=layout,
         **settings,
     )
-    update = jax.jit(step_of, donate_argnums=0, out_shardings=replicated(mesh))
-    begin = jax.jit(partial(init_state, **settings), out_shardings=replicated(mesh))
-    state = begin(put_replicated(mesh, nnx.to_pure_dict(params)))
+    update = jax.jit(step_of, donate_argnums=0, out_shardings=(layout, replicated(mesh)))
+    state = jax.jit(begin, out_shardings=layout)(params)
     checkpoints = Checkpoints(folder, SPACE.to_json())
-    state = checkpoints.restore(state, mesh) or state
+    state = checkpoints.restore(state, layout) or state
     key = jax.jit(lambda: jax.random.key(0), out_shardings=replicated(mesh))()
     losses = []
     for step in range(int(state.step), num_steps):
@@ -73,10 +76,13 @@ def train(num_devices: int, folder: Path, num_steps: int, save_at: int) -> list[
         if step + 1 == save_at:
             checkpoints.save(state)
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)} == {num_devices}
+    held = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state))
+    whole = sum(leaf.size for leaf in jax.tree.leaves(state))
+    assert held < 1.2 * whole / num_devices if shard else held == whole
     checkpoints.close()
     return losses
 
 
 if __name__ == "__main__":
-    devices, where, *steps = sys.argv[1:]
-    print(json.dumps(train(int(devices), Path(where), *map(int, steps))))
+    devices, where, steps, save, shard = sys.argv[1:]
+    print(json.dumps(train(int(devices), Path(where), int(steps), int(save), shard == "1")))

@@ -25,10 +25,10 @@ def environment(num_devices: int, **more: str) -> dict[str, str]:
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
 
 
-def train(num_devices: int, folder: Path, save_at: int = SAVE_AT) -> np.ndarray:
+def train(num_devices: int, folder: Path, save_at: int = SAVE_AT, shard: bool = False) -> np.ndarray:
     """Losses (updates, subnets) of device_programs.py on so many of 8 devices."""
     program = [sys.executable, str(ROOT / "tests" / "device_programs.py")]
-    arguments = [str(num_devices), str(folder), str(NUM_STEPS), str(save_at)]
+    arguments = [str(num_devices), str(folder), str(NUM_STEPS), str(save_at), str(int(shard))]
     done = subprocess.run(program + arguments, env=environment(8), capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
     return np.array(json.loads(done.stdout))
@@ -47,9 +47,9 @@ def test_one_device_and_eight_have_the_same_losses(one_device, tmp_path):
     np.testing.assert_allclose(losses, one_device[1], rtol=1e-5)
 
 
-def test_a_checkpoint_of_one_device_goes_on_on_four(one_device):
+def test_a_checkpoint_of_one_device_goes_on_on_four_that_share_the_parameters(one_device):
     folder, losses = one_device
-    np.testing.assert_allclose(train(4, folder, save_at=0), losses[SAVE_AT:], rtol=1e-5)
+    np.testing.assert_allclose(train(4, folder, save_at=0, shard=True), losses[SAVE_AT:], rtol=1e-5)
 
 
 def test_more_devices_than_there_are_is_refused():
@@ -71,11 +71,11 @@ def test_a_batch_that_cannot_be_divided_is_told_with_the_nearest_that_can(batch_
     check_batch_size(mesh, nearest, 3, "train.batch_size")
 
 
-def start(workdir: Path, variables: dict[str, str]) -> subprocess.Popen:
+def start(workdir: Path, variables: dict[str, str], *flags: str) -> subprocess.Popen:
     program = [sys.executable, "-m", "s3_jax.main", f"--config={ROOT / 'tests' / 'tiny_config.py'}"]
     # One space, of depths and widths only: each process compiles it for itself.
     space = ["--config.space.mlp_ratio=((1.0,), (1.0,))", "--config.space.qkv_dim=((32,), (32,))"]
-    command = [*program, f"--workdir={workdir}", "--config.evolution.num_spaces=1", *space]
+    command = [*program, f"--workdir={workdir}", "--config.evolution.num_spaces=1", *space, *flags]
     return subprocess.Popen(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -108,7 +108,8 @@ def losses(workdir: Path) -> list[tuple[str, int, float]]:
 
 def start_pair(workdir: Path, compiled: dict[str, str]) -> list[subprocess.Popen]:
     together = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2", **compiled}
-    return [start(workdir, environment(2, **together, JAX_PROCESS_ID=str(index))) for index in range(2)]
+    variables = [environment(2, **together, JAX_PROCESS_ID=str(index)) for index in range(2)]
+    return [start(workdir, each, "--config.run.shard_parameters=True") for each in variables]
 
 
 def lose_one_process(workdir: Path, compiled: dict[str, str]) -> None:
@@ -131,8 +132,8 @@ def lose_one_process(workdir: Path, compiled: dict[str, str]) -> None:
 def test_two_processes_do_the_run_of_one(tmp_path):
     """Two processes of two devices each, and one process of four: the method in one space, with equal results.
 
-    The two have to be started twice: one of them is killed. Then one process of one device restores what the two have
-    trained, and comes to the same result once more.
+    The two split the parameters among their devices. They have to be started twice: one of them is killed. Then one
+    process of one device restores what the two have trained, and comes to the same result once more.
     """
     one, two = tmp_path / "one", tmp_path / "two"
     compiled = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}

@@ -15,7 +15,7 @@ from checkpoint_programs import state_at as program_state_at
 
 from s3_jax.errors import S3Error
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import make_mesh
+from s3_jax.training.devices import make_mesh, state_layout
 from s3_jax.training.state import TrainState, init_state
 
 PROGRAMS = Path(__file__).parent / "checkpoint_programs.py"
@@ -42,7 +42,7 @@ def save(folder: Path, *steps: int, subject=SUBJECT, **settings) -> None:
 def restore(folder: Path, *, subject=SUBJECT, like=None) -> TrainState | None:
     checkpoints = Checkpoints(folder, subject)
     like = jax.eval_shape(lambda: state_at(0)) if like is None else like
-    state = checkpoints.restore(like, make_mesh(1))
+    state = checkpoints.restore(like, state_layout(make_mesh(1), like, shard=False))
     checkpoints.close()
     return state
 

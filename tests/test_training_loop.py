@@ -16,7 +16,7 @@ from rich.console import Console
 from s3_jax.config import RunConfig
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import make_mesh
+from s3_jax.training.devices import make_mesh, state_layout
 from s3_jax.training.loop import Schedule, StopRequest, train
 from s3_jax.training.records import Metrics, read_json_lines
 from s3_jax.training.state import TrainState, init_state
@@ -48,7 +48,7 @@ def run_loop(folder: Path, num_steps: int, *, stop=None, update=None, checkpoint
     """What `fit` does around the loop, with the toy update."""
     checkpoints = Checkpoints(folder / "checkpoints", SUBJECT)
     metrics = Metrics(folder, RunConfig(tensorboard=False), active=True)
-    state = checkpoints.restore(fresh(), make_mesh(1)) or fresh()
+    state = checkpoints.restore(fresh(), state_layout(make_mesh(1), fresh(), shard=False)) or fresh()
     return train(
         "phase",
         state,

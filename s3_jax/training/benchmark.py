@@ -19,9 +19,10 @@ from s3_jax.data.input import train_batches
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import SubnetMask, stack_masks, subnet_mask
 from s3_jax.space import Architecture, SearchSpace, largest, map_sizes, sample
+from s3_jax.training.devices import make_mesh
 from s3_jax.training.executed import executed
-from s3_jax.training.networks import define, fixed_subnets, initial_params, num_sliced, static_losses, update_of
-from s3_jax.training.state import init_state, learning_rate, optimizer
+from s3_jax.training.networks import define, fixed_subnets, initial_params, num_sliced, static_losses
+from s3_jax.training.programs import training_of
 from s3_jax.training.steps import Batch, eval_step, subnet_loss
 
 NUM_SUBNETS = 8  # random ones that a measurement goes through, the same in every call
@@ -54,18 +55,24 @@ class Bench:
 
     def sandwich(self) -> Figures:
         """Seconds of a whole update: four gradients and the optimizer."""
-        config = self.config.train
-        schedule = learning_rate(config, STEPS_PER_EPOCH, 10 * STEPS_PER_EPOCH)
-        transformation = optimizer(config, schedule)
-        update = update_of(self.space, self.config.model, self.num_classes, config, transformation, schedule)
-        program = jax.jit(update, donate_argnums=0)
-        state = jax.jit(partial(init_state, transformation=transformation, ema_decay=config.ema_decay))(self._params())
+        training = training_of(
+            self.space,
+            params := self._params(),
+            self.config.model,
+            self.num_classes,
+            self.config.train,
+            make_mesh(1),
+            steps_per_epoch=STEPS_PER_EPOCH,
+            num_steps=10 * STEPS_PER_EPOCH,
+            shard_parameters=False,
+        )
+        state = training.begin(params)
         batch, pairs = self._batch(), itertools.cycle(itertools.pairwise(self.subnets))
         masked = fixed_subnets(self.space)[num_sliced(self.config.model) :]
 
         def step() -> dict[str, jax.Array]:
             nonlocal state
-            state, metrics = program(
+            state, metrics = training.update(
                 state, batch, stack_masks([self._mask(a) for a in (*masked, *next(pairs))]), self.key
             )
             return metrics

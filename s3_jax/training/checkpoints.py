@@ -12,10 +12,8 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh
 
 from s3_jax.errors import S3Error
-from s3_jax.training.devices import replicated
 from s3_jax.training.state import TrainState
 
 
@@ -50,17 +48,21 @@ class Checkpoints:
         with _disk_errors(self.folder):
             self._manager.save(step, args=items)
 
-    def restore(self, like: TrainState, mesh: Mesh) -> TrainState | None:
-        """The newest state, laid out on `mesh` whatever wrote it; None where there is none.
+    def restore(self, like: TrainState, layout: TrainState) -> TrainState | None:
+        """The newest state, whatever number of devices wrote it; None where there is none.
 
-        like: a state of the same structure and shapes. Raises S3Error where the checkpoint is of another subject.
+        like: a state of the same structure and shapes; layout: the sharding of every array of it. Raises S3Error where
+        the checkpoint is of another subject.
         """
         step = self.latest_step()
         if step is None:
             return None
         self._check_subject(step)
-        layout = replicated(mesh)
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), _as_dict(like))
+        target = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            _as_dict(like),
+            _as_dict(layout),
+        )
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         restored = self._manager.restore(step, args=args)["state"]
         return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(_in_order(restored, like)))

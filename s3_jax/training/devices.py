@@ -62,6 +62,22 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
+def state_layout(mesh: Mesh, state: Any, *, shard: bool) -> Any:
+    """A layout for every array of a training's state: whole on every device, or (shard) split over all of them.
+
+    An array is split along the longest axis that the devices divide; one without such an axis stays whole.
+    """
+    return jax.tree.map(lambda leaf: _split_longest(mesh, leaf.shape) if shard else replicated(mesh), state)
+
+
+def _split_longest(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    lengths = [length if length % mesh.size == 0 else 0 for length in shape]
+    if not any(lengths):
+        return replicated(mesh)
+    axis = lengths.index(max(lengths))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+
 def check_batch_size(mesh: Mesh, batch_size: int, parts: int, field: str) -> None:
     """Raises S3Error where a batch cannot be divided over the devices and accumulation steps."""
     unit = mesh.size * parts

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache, partial
 from pathlib import Path
 
 import jax
-from flax import nnx
-from jax.sharding import Mesh
 
 from s3_jax.cost import Evaluated
 from s3_jax.data.dataset import Subset
 from s3_jax.data.input import eval_batches
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.space import Architecture
-from s3_jax.training.devices import put_batch, put_replicated, replicated
+from s3_jax.training.devices import put_batch, put_replicated
 from s3_jax.training.networks import Network
+from s3_jax.training.programs import evaluation_of
 from s3_jax.training.records import append_json_line, read_json_lines
 from s3_jax.training.run import Run
-from s3_jax.training.steps import Batch, eval_step
+from s3_jax.training.steps import Batch
 
 
 def device_batches(run: Run, subset: Subset) -> Iterable[Batch]:
@@ -37,7 +35,7 @@ def device_batches(run: Run, subset: Subset) -> Iterable[Batch]:
 
 def error_of_subnets(run: Run, network: Network, subset: Subset) -> Callable[[Architecture], float]:
     """A function from an architecture to its top-1 error in percent on `subset`: one program, images resident."""
-    step = _program(network.definition, run.mesh)
+    step = evaluation_of(network.definition, run.mesh)
     batches = list(device_batches(run, subset))
 
     def error(architecture: Architecture) -> float:
@@ -49,7 +47,7 @@ def error_of_subnets(run: Run, network: Network, subset: Subset) -> Callable[[Ar
 
 def error_of_network(run: Run, network: Network, subset: Subset, architecture: Architecture) -> float:
     """Top-1 error in percent of one architecture on `subset`, whose images pass through the device once."""
-    step = _program(network.definition, run.mesh)
+    step = evaluation_of(network.definition, run.mesh)
     mask = put_replicated(run.mesh, network.mask(architecture))
     return _error(step(network.params, batch, mask) for batch in device_batches(run, subset))
 
@@ -74,11 +72,6 @@ class EvaluationRecord:
                 append_json_line(self._path, known.to_json())
             self._known[architecture] = known
         return self._known[architecture]
-
-
-@cache
-def _program(definition: nnx.GraphDef, mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
-    return jax.jit(partial(eval_step, definition=definition), out_shardings=replicated(mesh))
 
 
 def _error(counts: Iterable[dict[str, jax.Array]]) -> float:

@@ -17,9 +17,10 @@ from s3_jax.space import Architecture, SearchSpace, sample
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.devices import put_batch, put_replicated, replicated
 from s3_jax.training.loop import Schedule, train
-from s3_jax.training.networks import Network, Structure, define, fixed_subnets, initial_params, num_sliced, update_of
+from s3_jax.training.networks import Network, Structure, define, fixed_subnets, initial_params, num_sliced
+from s3_jax.training.programs import training_of
 from s3_jax.training.run import Run
-from s3_jax.training.state import TrainState, init_state, learning_rate, optimizer
+from s3_jax.training.state import TrainState
 from s3_jax.training.steps import Batch
 
 NUM_RANDOM_SUBNETS = 2
@@ -38,21 +39,27 @@ def fit(run: Run, phase: str, network: Network, config: TrainConfig, subset: Sub
     A supernet gets the sandwich rule.
     """
     num_steps = max(1, round(config.epochs * len(subset) / config.batch_size))
-    schedule = learning_rate(config, len(subset) / config.batch_size, num_steps)
-    transformation = optimizer(config, schedule)
-    begin = jax.jit(partial(init_state, transformation=transformation, ema_decay=config.ema_decay))
+    training = training_of(
+        network.structure,
+        network.params,
+        run.config.model,
+        run.data.num_classes,
+        config,
+        run.mesh,
+        steps_per_epoch=len(subset) / config.batch_size,
+        num_steps=num_steps,
+        shard_parameters=run.config.run.shard_parameters,
+    )
     subject, keep = network.structure.to_json(), run.config.run.keep_checkpoints
     checkpoints = Checkpoints(run.workdir / phase / "checkpoints", subject, keep=keep)
-    state = checkpoints.restore(jax.eval_shape(begin, network.params), run.mesh)
+    state = checkpoints.restore(training.shapes, training.layout)
     if state is None:
-        state = jax.jit(begin, out_shardings=replicated(run.mesh))(network.params)
+        state = training.begin(network.params)
     if int(state.step) < num_steps:
         timing = Schedule(num_steps, run.config.run.checkpoint_every, run.config.run.log_every)
-        update = update_of(network.structure, run.config.model, run.data.num_classes, config, transformation, schedule)
-        compiled = jax.jit(update, donate_argnums=0, out_shardings=replicated(run.mesh))
-        state = _train(run, phase, network, config, subset, state, compiled, timing, checkpoints)
+        state = _train(run, phase, network, config, subset, state, training.update, timing, checkpoints)
     checkpoints.close()
-    return dataclasses.replace(network, params=state.eval_params)
+    return dataclasses.replace(network, params=jax.device_put(state.eval_params, replicated(run.mesh)))
 
 
 def random_subnets(run: Run, phase: str, network: Network, step: int) -> tuple[Architecture, ...]:

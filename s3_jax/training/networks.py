@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import optax
@@ -80,6 +81,7 @@ def update_of(
     config: TrainConfig,
     transformation: optax.GradientTransformation,
     schedule: optax.Schedule,
+    layout: Any = None,
 ) -> Update:
     """The pure update (state, batch, subnets, key) -> (state, metrics) of a training: see `train_step`."""
     return partial(
@@ -90,6 +92,7 @@ def update_of(
         schedule=schedule,
         accumulation_steps=config.accumulation_steps,
         ema_decay=config.ema_decay,
+        layout=layout,
     )
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 from s3_jax.models.subnet import Params, SubnetMask
 from s3_jax.training.state import TrainState
@@ -56,17 +57,23 @@ def train_step(
     schedule: optax.Schedule,
     accumulation_steps: int,
     ema_decay: float,
+    layout: Any = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One update with the averaged gradients of `losses` and of the masked `subnets` (leading axis; None: none).
 
     batch: image (B, H, W, 3), target (B, classes); rows of zeros in target do not count. Randomness comes from `key`
-    and the update count. Returns the new state and loss (), subnet_losses (K,), grad_norm (), learning_rate (),
-    bad_images (), where K counts the losses first and the subnets after them.
+    and the update count. layout: the sharding of every array of the state, where there are several devices; parameters
+    are made whole on each once for all networks, and their gradient is laid out as they are. Returns the new state and
+    loss (), subnet_losses (K,), grad_norm (), learning_rate (), bad_images (), where K counts the losses first and the
+    subnets after them.
     """
     key = jax.random.fold_in(key, state.step)
     total = jnp.maximum(batch["target"].sum(), 1.0)
     parts = split_batch({"image": batch["image"], "target": batch["target"]}, accumulation_steps)
-    gradient, values = accumulate(losses, subnet_loss, state.params, parts, total, subnets, key)
+    weights = state.params if layout is None else jax.lax.with_sharding_constraint(state.params, _whole(layout))
+    gradient, values = accumulate(losses, subnet_loss, weights, parts, total, subnets, key)
+    if layout is not None:
+        gradient = jax.lax.with_sharding_constraint(gradient, layout.params)
     updates, optimizer = transformation.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else optax.incremental_update(params, state.ema, 1.0 - ema_decay)
@@ -78,6 +85,10 @@ def train_step(
         "bad_images": (batch["target"].sum(-1) == 0).sum(),
     }
     return TrainState(state.step + 1, params, optimizer, ema), metrics
+
+
+def _whole(layout: Any) -> NamedSharding:
+    return NamedSharding(layout.step.mesh, PartitionSpec())
 
 
 def split_batch(batch: Batch, parts: int) -> Batch:
