@@ -1,0 +1,206 @@
+"""A run's programs compiled for accelerators that are not there: memory, work and traffic before a pod is paid for."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from s3_jax.config import Config, TrainConfig
+from s3_jax.errors import S3Error
+from s3_jax.models.subnet import stack_masks, subnet_mask
+from s3_jax.space import Architecture, SearchSpace, map_sizes, sample
+from s3_jax.training.collectives import Collective, collectives
+from s3_jax.training.devices import DATA_AXIS, check_batch_size, replicated, split
+from s3_jax.training.executed import executed
+from s3_jax.training.fit import NUM_RANDOM_SUBNETS
+from s3_jax.training.networks import Structure, define, fixed_subnets, initial_params, num_sliced
+from s3_jax.training.programs import evaluation_of, training_of
+
+GIB = 2**30
+# Memory of one chip in GiB, as Google states it, by the beginning of a topology's name.
+HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
+# Set for libtpu before it is loaded: that there is no metadata server to ask, nor another host.
+_NO_DEVICE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+NUM_DRAWS = 8  # of random subnets, over which the work of a masked program is averaged
+STEPS_PER_EPOCH = 1000  # of the learning rate's schedule, which costs the same whatever it is
+
+
+class Program(NamedTuple):
+    """A jitted function and shapes of its arguments, laid out on a mesh."""
+
+    name: str
+    jitted: Any  # what jax.jit returns
+    arguments: tuple[Any, ...]
+    chips: int
+    draws: tuple[Any, ...]  # values of the third argument, the masks, for some random subnets; () where it has none
+
+
+class Compiled(NamedTuple):
+    """What a program needs on each chip."""
+
+    name: str
+    seconds: float  # of compilation
+    memory: int  # bytes: arguments and results, less what they share, with temporary arrays
+    arguments: int  # bytes of these
+    macs: float  # multiply-adds of one chip, averaged over random subnets where there are some
+    recomputed: float  # more of them, done again in a backward pass
+    bytes_accessed: float  # of HBM, by the compiler's own estimate, in which a loop's body may count once
+    collectives: list[Collective]
+
+
+def make_topology(name: str) -> Mesh:
+    """A mesh over chips that are not there, as `v5e:4x4`. Raises S3Error where libtpu is missing or knows no such."""
+    os.environ.update({variable: os.environ.get(variable, value) for variable, value in _NO_DEVICE.items()})
+    try:
+        described = topologies.get_topology_desc(name, platform="tpu")
+    except Exception as error:  # libtpu raises what it likes
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise S3Error(
+            f"--topology={name}: {reason}; names are like v5e:4x4, v6e:4x4, v4:2x2x4, and compiling for them needs "
+            'libtpu: pip install "jax[tpu]"'
+        ) from error
+    return Mesh(np.array(described.devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def hbm_bytes(topology: str) -> int:
+    """Memory of one chip. Raises S3Error for a kind of chip whose memory is not known here."""
+    kind = topology.split(":")[0]
+    if kind not in HBM_GIB:
+        raise S3Error(f"--topology={topology}: the memory of {kind} is not known; known are {', '.join(HBM_GIB)}")
+    return HBM_GIB[kind] * GIB
+
+
+def supernet_programs(config: Config, mesh: Mesh, num_classes: int) -> Iterator[Program]:
+    """The sandwich update in the configuration's first space, and the evaluation of a subnet."""
+    model, space = config.model, config.space.build()
+    space = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))
+    yield _training("sandwich", config, space, config.train, mesh, num_classes)
+    yield _evaluation("evaluation", config, space, mesh, num_classes)
+
+
+def network_programs(config: Config, architecture: Architecture, mesh: Mesh, num_classes: int) -> Iterator[Program]:
+    """The update that retrains an architecture."""
+    yield _training("retraining", config, architecture, config.retrain.train, mesh, num_classes)
+
+
+def compile_ahead(program: Program) -> Compiled:
+    """Compile a program for its mesh. Raises S3Error where it does not fit, with the overshoot."""
+    start = time.perf_counter()
+    lowered = program.jitted.lower(*program.arguments)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        overshoot = re.search(r"Exceeded hbm capacity by ([\d.]+\w)", str(error))
+        if not overshoot:
+            raise
+        raise S3Error(_too_big(program.name, overshoot[1])) from error
+    seconds = time.perf_counter() - start
+    memory, (macs, recomputed) = compiled.memory_analysis(), _work(program)
+    whole = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return Compiled(
+        program.name,
+        seconds,
+        whole + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+        memory.argument_size_in_bytes,
+        macs,
+        recomputed,
+        compiled.cost_analysis().get("bytes accessed", 0.0),
+        collectives(compiled.as_text()),
+    )
+
+
+def check_fits(result: Compiled, limit: int) -> None:
+    """Raises S3Error where a program needs more than `limit` bytes on a chip, with the overshoot."""
+    if result.memory > limit:
+        raise S3Error(_too_big(result.name, f"{(result.memory - limit) / GIB:.2f} GiB"))
+
+
+def _too_big(name: str, overshoot: str) -> str:
+    return (
+        f"{name} does not fit: it needs {overshoot} more than a chip has; give fewer images per chip (more chips, or "
+        "accumulation_steps), run.shard_parameters=True, or model.remat=True"
+    )
+
+
+def _training(
+    name: str, config: Config, structure: Structure, train: TrainConfig, mesh: Mesh, num_classes: int
+) -> Program:
+    check_batch_size(mesh, train.batch_size, train.accumulation_steps, f"the batch size of {name}")
+    params = jax.eval_shape(lambda: initial_params(structure, config.model, num_classes, jax.random.key(0)))
+    training = training_of(
+        structure,
+        params,
+        config.model,
+        num_classes,
+        train,
+        mesh,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        num_steps=10 * STEPS_PER_EPOCH,
+        shard_parameters=config.run.shard_parameters,
+    )
+    state = jax.tree.map(_shape, training.shapes, training.layout)
+    batch = _batch(config, mesh, train.batch_size) | {
+        "target": jax.ShapeDtypeStruct((train.batch_size, num_classes), np.float32, sharding=split(mesh))
+    }
+    draws = ()
+    if isinstance(structure, SearchSpace):
+        masked = fixed_subnets(structure)[num_sliced(config.model) :]
+        draws = _draws(structure, lambda random: stack_masks([subnet_mask(structure, a) for a in (*masked, *random)]))
+    key = _shape(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
+    return Program(name, training.update, (state, batch, _masks_shape(mesh, draws), key), mesh.size, draws)
+
+
+def _evaluation(name: str, config: Config, space: SearchSpace, mesh: Mesh, num_classes: int) -> Program:
+    params = jax.eval_shape(lambda: initial_params(space, config.model, num_classes, jax.random.key(0)))
+    size = config.run.eval_batch_size
+    check_batch_size(mesh, size, 1, "config.run.eval_batch_size")
+    batch = _batch(config, mesh, size) | {
+        "label": jax.ShapeDtypeStruct((size,), np.int32, sharding=split(mesh)),
+        "weight": jax.ShapeDtypeStruct((size,), np.float32, sharding=split(mesh)),
+    }
+    draws = _draws(space, lambda random: subnet_mask(space, random[0]))
+    laid_out = jax.tree.map(partial(_shape, sharding=replicated(mesh)), params)
+    program = evaluation_of(define(space, config.model, num_classes), mesh)
+    return Program(name, program, (laid_out, batch, _masks_shape(mesh, draws)), mesh.size, draws)
+
+
+def _draws(space: SearchSpace, mask_of: Callable[[list[Architecture]], Any]) -> tuple[Any, ...]:
+    """The masks of some updates or evaluations, each of as many random subnets as an update draws."""
+    rng = np.random.default_rng(0)
+    return tuple(mask_of([sample(space, rng) for _ in range(NUM_RANDOM_SUBNETS)]) for _ in range(NUM_DRAWS))
+
+
+def _masks_shape(mesh: Mesh, draws: tuple[Any, ...]) -> Any:
+    return jax.tree.map(partial(_shape, sharding=replicated(mesh)), draws[0]) if draws else None
+
+
+def _batch(config: Config, mesh: Mesh, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    side = config.model.image_size
+    return {"image": jax.ShapeDtypeStruct((size, side, side, 3), np.float32, sharding=split(mesh))}
+
+
+def _shape(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
+
+
+def _work(program: Program) -> tuple[float, float]:
+    """Multiply-adds of one chip, and more of them that are done again; the batch is divided over the chips."""
+    before, after = program.arguments[:2], program.arguments[3:]
+    draws = program.draws or (program.arguments[2],)
+    works = [executed(program.jitted, *before, draw, *after) for draw in draws]
+    macs, recomputed = (statistics.mean(column) for column in zip(*works, strict=True))
+    return macs / program.chips, recomputed / program.chips

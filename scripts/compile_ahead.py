@@ -1,0 +1,104 @@
+"""Compile a run's programs for accelerators that are not there: what they need, before a pod is paid for.
+
+    python scripts/compile_ahead.py --config=configs/imagenet_s3.py --topology=v5e:4x4
+    python scripts/compile_ahead.py --config=configs/imagenet_s3.py --topology=v5e:4x4 --architecture=s3_b
+
+Compiles the sandwich update and the evaluation of the configuration's first space, or, with --architecture (the name of
+a published one, or a JSON file such as a run's search/best.json), the update that retrains it. Exit code 2 where one
+does not fit, with the overshoot. Needs libtpu on a machine without a TPU: pip install "jax[tpu]".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # of this process: the chips that are compiled for are not there
+
+from absl import app, flags
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+from s3_jax import zoo
+from s3_jax.config import Config, from_mapping
+from s3_jax.errors import S3Error
+from s3_jax.space import Architecture
+from s3_jax.training import ahead
+from s3_jax.training.collectives import Collective
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/imagenet_s3.py", "Configuration file.")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips, as v5e:4x4.")
+_ARCHITECTURE = flags.DEFINE_string("architecture", None, "Name of a published architecture, or a JSON file.")
+_CLASSES = flags.DEFINE_integer("num_classes", 1000, "Of the data set.", lower_bound=1)
+_JSON = flags.DEFINE_bool("json", False, "Print one line of JSON for each program.")
+
+
+def read_architecture(text: str) -> Architecture:
+    """A published architecture, or that of a JSON file. Raises S3Error where it is neither."""
+    path = Path(text)
+    if not path.exists():
+        return zoo.architecture(text)
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise S3Error(f"{path} is no JSON file: {error}") from error
+    return Architecture.from_json(record.get("architecture", record))
+
+
+def as_record(result: ahead.Compiled) -> dict[str, Any]:
+    """One line of JSON."""
+    return result._asdict() | {"collectives": [each._asdict() for each in result.collectives]}
+
+
+def table_of(results: list[ahead.Compiled], mesh_size: int, limit: int) -> Table:
+    """What each program needs on one chip: a column for each."""
+    title = f"{_TOPOLOGY.value}: {mesh_size} chips of {limit / ahead.GIB:.0f} GiB; figures of one chip"
+    table = Table("", *(result.name for result in results), title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("memory, GiB", *(f"{result.memory / ahead.GIB:.2f}" for result in results))
+    table.add_row("  of these arguments", *(f"{result.arguments / ahead.GIB:.2f}" for result in results))
+    table.add_row("multiply-adds, G", *(f"{result.macs / 1e9:,.3g}" for result in results))
+    table.add_row("  more, done again", *(f"{result.recomputed / 1e9:,.3g}" for result in results))
+    table.add_row("memory traffic, GB", *(f"{result.bytes_accessed / 1e9:,.3g}" for result in results))
+    traffic = ("\n".join(map(sent, result.collectives)) for result in results)
+    table.add_row("sent to other chips, MiB", *(text or "nothing" for text in traffic))
+    table.add_row("compiled in, s", *(f"{result.seconds:.0f}" for result in results))
+    return table
+
+
+def sent(collective: Collective) -> str:
+    """One kind of collective operation."""
+    return f"{collective.kind} {collective.executions} x, {collective.bytes / 2**20:,.1f}"
+
+
+def main(arguments: list[str]) -> int:
+    """Compile and print. Returns the exit code."""
+    del arguments
+    try:
+        config, limit = from_mapping(Config, _CONFIG.value.to_dict()), ahead.hbm_bytes(_TOPOLOGY.value)
+        mesh = ahead.make_topology(_TOPOLOGY.value)
+        if _ARCHITECTURE.value:
+            programs = ahead.network_programs(config, read_architecture(_ARCHITECTURE.value), mesh, _CLASSES.value)
+        else:
+            programs = ahead.supernet_programs(config, mesh, _CLASSES.value)
+        results = []
+        for program in programs:
+            results.append(ahead.compile_ahead(program))
+            if _JSON.value:
+                print(json.dumps(as_record(results[-1])), flush=True)
+            ahead.check_fits(results[-1], limit)
+    except S3Error as error:
+        print(f"compile_ahead: {error}", file=sys.stderr)
+        return 2
+    if not _JSON.value:
+        Console().print(table_of(results, mesh.size, limit))
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

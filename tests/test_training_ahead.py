@@ -1,0 +1,81 @@
+"""What a program needs, compiled for the one CPU device that is there, and what does not fit."""
+
+import dataclasses
+
+import compile_ahead as script
+import jax
+import numpy as np
+import pytest
+
+from s3_jax.config import Config, ModelConfig, RetrainConfig, RunConfig, SpaceConfig, TrainConfig
+from s3_jax.cost import cost
+from s3_jax.errors import S3Error
+from s3_jax.space import sample, smallest
+from s3_jax.training import ahead
+from s3_jax.training.devices import make_mesh
+
+BATCH, CLASSES = 8, 5
+TRAIN = TrainConfig(batch_size=BATCH, accumulation_steps=2)
+CONFIG = Config(
+    model=ModelConfig(image_size=8, patch_size=2),
+    space=SpaceConfig(depth=((1, 2),), embed_dim=((8, 16),), window=((2,),), mlp_ratio=((1.0, 2.0),), qkv_dim=((32,),)),
+    train=TRAIN,
+    retrain=RetrainConfig(train=TRAIN),
+    run=RunConfig(eval_batch_size=BATCH),
+)
+SPACE = CONFIG.space.build()
+
+
+def macs(architecture) -> int:
+    return cost(architecture, image_size=8, patch_size=2, num_classes=CLASSES).macs
+
+
+def test_retraining_executes_three_forward_passes_of_its_images():
+    architecture = smallest(SPACE)
+    (program,) = ahead.network_programs(CONFIG, architecture, make_mesh(1), CLASSES)
+    result = ahead.compile_ahead(program)
+    # Of the patch embedding only its weights have a gradient: images have none.
+    patches = 4 * 4 * 2 * 2 * 3 * architecture.stages[0].embed_dim
+    # The gradient of the position bias is a sum over images and windows, made a product: 4 windows of 4 x 4 entries.
+    assert result.macs == BATCH * (3 * macs(architecture) - patches + 4 * 4 * 4)
+    assert (result.name, result.recomputed, result.collectives) == ("retraining", 0, [])
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.arguments[0]))
+    images = BATCH * (8 * 8 * 3 + CLASSES) * 4
+    assert state + images <= result.arguments <= state + images + 64  # the key, and padding
+    assert result.memory > result.arguments
+
+
+def test_the_evaluation_of_a_subnet_executes_hardly_more_than_it_needs():
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, every_width=True))
+    sandwich, evaluation = ahead.supernet_programs(config, make_mesh(1), CLASSES)
+    assert [sandwich.name, evaluation.name] == ["sandwich", "evaluation"]
+    rng = np.random.default_rng(0)
+    drawn = [[sample(SPACE, rng) for _ in range(ahead.NUM_RANDOM_SUBNETS)] for _ in range(ahead.NUM_DRAWS)]
+    needed = BATCH * np.mean([macs(first) for first, _ in drawn])
+    assert needed <= ahead.compile_ahead(evaluation).macs < 1.25 * needed
+
+
+def test_what_does_not_fit_is_told_with_the_overshoot():
+    result = ahead.Compiled("sandwich", 1.0, 18 * ahead.GIB, ahead.GIB, 1.0, 0.0, 0.0, [])
+    ahead.check_fits(result, 18 * ahead.GIB)
+    with pytest.raises(S3Error, match=r"sandwich does not fit: it needs 2\.00 GiB more than a chip has"):
+        ahead.check_fits(result, ahead.hbm_bytes("v5e:4x4"))
+    with pytest.raises(S3Error, match="memory of v99 is not known"):
+        ahead.hbm_bytes("v99:4x4")
+    uneven = dataclasses.replace(CONFIG, retrain=RetrainConfig(train=TrainConfig(batch_size=6, accumulation_steps=4)))
+    programs = ahead.network_programs(uneven, smallest(SPACE), make_mesh(1), CLASSES)
+    with pytest.raises(S3Error, match="batch size of retraining = 6 cannot be divided over 1 devices x 4"):
+        next(programs)
+
+
+def test_an_architecture_is_given_by_name_or_by_file(tmp_path):
+    assert [stage.depth for stage in script.read_architecture("s3_b").stages] == [2, 2, 30, 2]
+    path = tmp_path / "best.json"
+    path.write_text('{"architecture": {"stages": [{"embed_dim": 8, "blocks": []}]}}')
+    with pytest.raises(S3Error):
+        script.read_architecture(str(path))
+    path.write_text("{")
+    with pytest.raises(S3Error, match="is no JSON file"):
+        script.read_architecture(str(path))
+    with pytest.raises(S3Error, match="no published architecture is called 's3_x'; there are s3_t, s3_s"):
+        script.read_architecture("s3_x")
