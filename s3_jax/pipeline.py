@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from s3_jax.evolution import check_size, evolve, merge_windows
 from s3_jax.models.subnet import copy_overlap, slice_weights
 from s3_jax.progress import progress_bar
 from s3_jax.space import Architecture, SearchSpace, map_sizes
-from s3_jax.training.devices import check_batch_size, make_mesh
+from s3_jax.training.devices import check_batch_size, make_mesh, replicated
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
 from s3_jax.training.fit import build_network, fit
 from s3_jax.training.loop import StopRequest
@@ -207,8 +208,9 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
     best, settings = _best(run, index), run.config.retrain
     network = build_network(run, phase, best.architecture)
     if settings.from_supernet:
-        sliced = slice_weights(_supernet(run, index, space).params, space, best.architecture)
-        network = dataclasses.replace(network, params=sliced)
+        cut = partial(slice_weights, space=space, architecture=best.architecture)
+        inherited = jax.jit(cut, out_shardings=replicated(run.mesh))(_supernet(run, index, space).params)
+        network = dataclasses.replace(network, params=inherited)
     run.write_json(f"{phase}/architecture.json", best.architecture.to_json())
     network = fit(run, phase, network, settings.train, run.data.train_and_holdout)
     accuracy = 100.0 - error_of_network(run, network, run.data.test, best.architecture)

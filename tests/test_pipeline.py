@@ -39,12 +39,31 @@ def run(workdir: Path, environment: dict[str, str], *flags: str) -> subprocess.C
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, environment) -> Path:
+    """A finished run; the names of its programs are in `programs.txt` beside it."""
     workdir = tmp_path_factory.mktemp("runs") / "finished"
-    done = run(workdir, environment)
+    program = [sys.executable, ROOT / "tests" / "counted_run.py", workdir.parent / "programs.txt"]
+    done = subprocess.run(
+        [*program, f"--config={CONFIG}", f"--workdir={workdir}"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     assert "Report:" in done.stdout
-    assert "Best architecture" in done.stdout or "best" in done.stdout.lower()
+    assert "best" in done.stdout.lower()
     return workdir
+
+
+def test_every_space_takes_five_programs(finished):
+    """However many subnets it trains and evaluates: initial weights, state, key, update, evaluation."""
+    names = (finished.parent / "programs.txt").read_text().split()
+    first = names.index("jit(initial_params)")
+    space = ["jit(initial_params)", "jit(init_state)", "jit(<lambda>)", "jit(train_step)", "jit(eval_step)"]
+    assert names[first : first + 10] == space + space
+    assert names.count("jit(train_step)") == names.count("jit(eval_step)") == 3  # with the retrained network
+    assert first < 6  # small ones, once a process
 
 
 def test_a_run_leaves_the_files_of_every_phase(finished):
