@@ -13,7 +13,7 @@ from PIL import Image
 
 from s3_jax.config import AugmentConfig
 from s3_jax.data import rand_augment as ra
-from s3_jax.data.sources import Box, decode, resized
+from s3_jax.data.sources import Box, decode, decoded_for, resized
 
 CROP_ATTEMPTS = 10  # of a random crop or erased area to fit into the image
 ERASE_AREA = (0.02, 1 / 3)  # share of the image
@@ -29,7 +29,7 @@ def augmented(
     """
     if config.random_resized_crop:
         box = random_crop_box(rng, image.size, config.crop_scale, config.crop_ratio)
-        pixels = resized(image, box, image_size)
+        pixels = quickly_resized(image, box, image_size)
     else:
         pixels = centred(image, image_size, crop=1.0)
     if config.pad_crop:
@@ -62,6 +62,18 @@ def centred(image: Image.Image, image_size: int, crop: float) -> np.ndarray:
     side = min(width, height) * crop
     left, top = (width - side) / 2, (height - side) / 2
     return resized(image, (left, top, left + side, top + side), image_size)
+
+
+def quickly_resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
+    """The box of the image, to whole pixels, as uint8 (size, size, 3): shrunk by averaging areas, enlarged bicubically.
+
+    Takes a third of the time of Pillow's antialiased bicubic filter, which evaluation keeps. Raises BadImage.
+    """
+    decoded, (left, top, right, bottom) = decoded_for(image, box, size)
+    left, top = min(round(left), decoded.width - 1), min(round(top), decoded.height - 1)
+    part = np.asarray(decoded.crop((left, top, max(round(right), left + 1), max(round(bottom), top + 1))))
+    shrinks = min(part.shape[:2]) >= size
+    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def random_crop_box(

@@ -110,8 +110,8 @@ def decode(image: Image.Image) -> Image.Image:
         raise BadImage(f"damaged image: {error}") from error
 
 
-def resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
-    """The box of the image as uint8 (size, size, 3), bicubic with antialiasing. Raises BadImage.
+def decoded_for(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, Box]:
+    """The image decoded to show its box at (size, size), and the box in pixels of what was decoded. Raises BadImage.
 
     A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8, which leaves at least `_REDUCING_GAP` pixels for each.
     """
@@ -122,7 +122,12 @@ def resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
     image.draft(None, (needed_width, needed_height))  # does nothing for other formats than JPEG
     decoded = decode(image)
     x, y = decoded.width / width, decoded.height / height
-    scaled = (left * x, top * y, min(right * x, decoded.width), min(bottom * y, decoded.height))
+    return decoded, (left * x, top * y, min(right * x, decoded.width), min(bottom * y, decoded.height))
+
+
+def resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
+    """The box of the image as uint8 (size, size, 3), bicubic with antialiasing. Raises BadImage."""
+    decoded, scaled = decoded_for(image, box, size)
     return np.asarray(decoded.resize((size, size), Image.Resampling.BICUBIC, box=scaled))
 
 

@@ -34,6 +34,7 @@ _NO_DEVICE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is taken, so there is nothing to lock
 }
 NUM_DRAWS = 8  # of random subnets, over which the work of a masked program is averaged
 STEPS_PER_EPOCH = 1000  # of the learning rate's schedule, which costs the same whatever it is
