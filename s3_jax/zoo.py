@@ -16,11 +16,6 @@ _SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-def names() -> tuple[str, ...]:
-    """The names that `architecture` knows."""
-    return tuple(_SHAPES)
-
-
 def architecture(name: str) -> Architecture:
     """A published architecture. Raises S3Error for a name that is none, with those that are."""
     if name not in _SHAPES:

@@ -44,9 +44,9 @@ def read_architecture(text: str) -> Architecture:
         return zoo.architecture(text)
     try:
         record = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise S3Error(f"{path} is no JSON file: {error}") from error
-    return Architecture.from_json(record.get("architecture", record))
+    return Architecture.from_json(record.get("architecture", record) if isinstance(record, dict) else record)
 
 
 def as_record(result: ahead.Compiled) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from s3_jax import zoo
 from s3_jax.cost import Budget, Cost, Evaluated, cheapest, check_budget, cost, sample_within
 from s3_jax.errors import S3Error
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, largest, sample, smallest
@@ -21,26 +22,30 @@ SPACE = SearchSpace(
 )
 
 
-def released(depths: tuple[int, ...], windows: tuple[int, ...]) -> Architecture:
-    stages = zip((96, 192, 384, 768), depths, windows, strict=True)
-    return Architecture(tuple(Stage(width, (Block(window, 4.0, width),) * depth) for width, depth, window in stages))
-
-
 @pytest.mark.parametrize(
-    ("depths", "windows", "params", "giga_macs"),
+    ("name", "params", "giga_macs"),
     [
-        ((2, 2, 6, 2), (7, 7, 14, 7), 28_328_674, 4.62),
-        ((2, 2, 18, 2), (14, 14, 14, 7), 49_737_298, 9.40),
-        ((2, 2, 30, 2), (7, 7, 14, 7), 71_125_762, 13.66),
-        ((2, 2, 30, 2), (7, 7, 14, 14), 71_125_762, 13.66),  # stage 4's 14 of a released file means its map's 7
+        ("s3_t", 28_328_674, 4.62),
+        ("s3_s", 49_737_298, 9.40),
+        ("s3_b", 71_125_762, 13.66),
+        ("swin_t", 28_288_354, None),  # timm's swin_*_patch4_window7_224
+        ("swin_s", 49_606_258, None),
+        ("swin_b", 87_768_224, None),
     ],
 )
-def test_golden_costs_of_the_released_models(
-    depths: tuple[int, ...], windows: tuple[int, ...], params: int, giga_macs: float
-) -> None:
-    counted = cost(released(depths, windows), image_size=224, patch_size=4, num_classes=1000)
+def test_golden_costs_of_the_published_models(name: str, params: int, giga_macs: float | None) -> None:
+    counted = cost(zoo.architecture(name), image_size=224, patch_size=4, num_classes=1000)
     assert counted.params == params
-    assert counted.macs == pytest.approx(giga_macs * 1e9, rel=0.005)
+    if giga_macs is not None:
+        assert counted.macs == pytest.approx(giga_macs * 1e9, rel=0.005)
+
+
+def test_a_window_of_14_on_a_map_of_7_means_7() -> None:
+    """As stage 4 of one released file has it."""
+    published = zoo.architecture("s3_b")
+    as_released = Architecture((*published.stages[:3], Stage(768, (Block(14, 4.0, 768),) * 2)))
+    costs = [cost(each, image_size=224, patch_size=4, num_classes=1000) for each in (published, as_released)]
+    assert costs[0] == costs[1]
 
 
 def test_the_papers_initial_space_ranges_from_4_6_to_18_8_giga_macs() -> None:
@@ -100,7 +105,7 @@ def test_a_larger_choice_never_has_fewer_parameters() -> None:
 
 def test_patches_that_do_not_tile_the_image_are_refused() -> None:
     with pytest.raises(S3Error, match="30 px cannot be cut into patches of 4 px"):
-        cost(released((1, 1, 1, 1), (7, 7, 7, 7)), image_size=30, patch_size=4, num_classes=10)
+        cost(zoo.architecture("swin_t"), image_size=30, patch_size=4, num_classes=10)
 
 
 def test_a_budget_admits_what_is_strictly_below_every_limit() -> None:

@@ -1,6 +1,7 @@
 """What a program needs, compiled for the one CPU device that is there, and what does not fit."""
 
 import dataclasses
+import json
 
 import compile_ahead as script
 import jax
@@ -70,12 +71,17 @@ def test_what_does_not_fit_is_told_with_the_overshoot():
 
 def test_an_architecture_is_given_by_name_or_by_file(tmp_path):
     assert [stage.depth for stage in script.read_architecture("s3_b").stages] == [2, 2, 30, 2]
-    path = tmp_path / "best.json"
-    path.write_text('{"architecture": {"stages": [{"embed_dim": 8, "blocks": []}]}}')
-    with pytest.raises(S3Error):
-        script.read_architecture(str(path))
+    path, architecture = tmp_path / "best.json", smallest(SPACE)
+    for record in (architecture.to_json(), {"architecture": architecture.to_json(), "params": 1}):
+        path.write_text(json.dumps(record))
+        assert script.read_architecture(str(path)) == architecture
+    for text in ("[]", '{"stages": 1}'):
+        path.write_text(text)
+        with pytest.raises(S3Error, match="not an architecture record"):
+            script.read_architecture(str(path))
     path.write_text("{")
-    with pytest.raises(S3Error, match="is no JSON file"):
-        script.read_architecture(str(path))
+    for no_json in (path, tmp_path):
+        with pytest.raises(S3Error, match="is no JSON file"):
+            script.read_architecture(str(no_json))
     with pytest.raises(S3Error, match="no published architecture is called 's3_x'; there are s3_t, s3_s"):
         script.read_architecture("s3_x")

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from s3_jax.config import Config, TrainConfig
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import stack_masks, subnet_mask
 from s3_jax.space import Architecture, SearchSpace, map_sizes, sample
 from s3_jax.training.collectives import Collective, collectives
-from s3_jax.training.devices import DATA_AXIS, check_batch_size, replicated, split
+from s3_jax.training.devices import check_batch_size, mesh_of, replicated, split
 from s3_jax.training.executed import executed
 from s3_jax.training.fit import NUM_RANDOM_SUBNETS
 from s3_jax.training.networks import Structure, define, fixed_subnets, initial_params, num_sliced
@@ -55,7 +55,7 @@ class Compiled(NamedTuple):
 
     name: str
     seconds: float  # of compilation
-    memory: int  # bytes: arguments and results, less what they share, with temporary arrays
+    memory: int  # bytes: arguments and results, less what they share, temporary arrays and the program itself
     arguments: int  # bytes of these
     macs: float  # multiply-adds of one chip, averaged over random subnets where there are some
     recomputed: float  # more of them, done again in a backward pass
@@ -74,7 +74,7 @@ def make_topology(name: str) -> Mesh:
             f"--topology={name}: {reason}; names are like v5e:4x4, v6e:4x4, v4:2x2x4, and compiling for them needs "
             'libtpu: pip install "jax[tpu]"'
         ) from error
-    return Mesh(np.array(described.devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    return mesh_of(described.devices)
 
 
 def hbm_bytes(topology: str) -> int:

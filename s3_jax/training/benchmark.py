@@ -55,9 +55,10 @@ class Bench:
 
     def sandwich(self) -> Figures:
         """Seconds of a whole update: four gradients and the optimizer."""
+        params = self._params()
         training = training_of(
             self.space,
-            params := self._params(),
+            params,
             self.config.model,
             self.num_classes,
             self.config.train,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,12 @@ def make_mesh(num_devices: int = 0) -> Mesh:
         raise S3Error(
             f"config.run.num_devices = {num_devices}, but there are {len(devices)} {devices[0].platform} devices"
         )
-    chosen = np.array(devices[: num_devices or len(devices)])
-    return Mesh(chosen, (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    return mesh_of(devices[: num_devices or len(devices)])
+
+
+def mesh_of(devices: Sequence[Any]) -> Mesh:
+    """A mesh of one data axis over these devices, be they there or only described."""
+    return Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
 
 from s3_jax.models.subnet import Params, SubnetMask
+from s3_jax.training.devices import replicated
 from s3_jax.training.state import TrainState
 
 Batch = dict[str, Any]
@@ -70,7 +70,9 @@ def train_step(
     key = jax.random.fold_in(key, state.step)
     total = jnp.maximum(batch["target"].sum(), 1.0)
     parts = split_batch({"image": batch["image"], "target": batch["target"]}, accumulation_steps)
-    weights = state.params if layout is None else jax.lax.with_sharding_constraint(state.params, _whole(layout))
+    weights = state.params
+    if layout is not None:
+        weights = jax.lax.with_sharding_constraint(weights, replicated(layout.step.mesh))
     gradient, values = accumulate(losses, subnet_loss, weights, parts, total, subnets, key)
     if layout is not None:
         gradient = jax.lax.with_sharding_constraint(gradient, layout.params)
@@ -85,10 +87,6 @@ def train_step(
         "bad_images": (batch["target"].sum(-1) == 0).sum(),
     }
     return TrainState(state.step + 1, params, optimizer, ema), metrics
-
-
-def _whole(layout: Any) -> NamedSharding:
-    return NamedSharding(layout.step.mesh, PartitionSpec())
 
 
 def split_batch(batch: Batch, parts: int) -> Batch:
