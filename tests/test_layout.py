@@ -13,7 +13,7 @@ PACKAGE = ROOT / "s3_jax"
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
     *("errors", "space", "cost", "et_error", "evolution", "search", "config"),
-    *("models", "data", "progress", "training", "pipeline", "report", "main"),
+    *("models", "data", "zoo", "progress", "training", "pipeline", "report", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
@@ -25,6 +25,7 @@ NARROW = {
     "search": {"errors", "space", "cost"},
     "models": {"errors", "space", "cost"},
     "data": {"errors", "config"},
+    "zoo": {"errors", "space"},
     "progress": set(),
     "report": {"errors", "space", "cost", "et_error"},
 }
