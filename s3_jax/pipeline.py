@@ -6,7 +6,6 @@ on from its last checkpoint or record. So the same command always completes the 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -22,12 +21,12 @@ from s3_jax.cost import Evaluated, check_budget, sample_within
 from s3_jax.data.dataset import open_data
 from s3_jax.errors import S3Error
 from s3_jax.evolution import check_size, evolve, merge_windows
-from s3_jax.models.subnet import copy_overlap, slice_weights
+from s3_jax.models.subnet import Params, copy_overlap, slice_weights
 from s3_jax.progress import progress_bar
 from s3_jax.space import Architecture, SearchSpace, map_sizes
 from s3_jax.training.devices import check_batch_size, make_mesh, replicated
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
-from s3_jax.training.fit import build_network, fit
+from s3_jax.training.fit import fit, initial_weights
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network
 from s3_jax.training.records import Metrics, environment, read_json, write_json
@@ -147,11 +146,15 @@ def _write_space(run: Run, index: int, space: SearchSpace, notes: list[str]) -> 
 
 def _supernet(run: Run, index: int, space: SearchSpace) -> Network:
     phase = f"space_{index}"
-    network = build_network(run, phase, space)
-    if run.config.evolution.init_from_previous and index > 0:
-        before = _supernet(run, index - 1, _load_space(run, index - 1))
-        network = dataclasses.replace(network, params=copy_overlap(before.params, network.params))
-    return fit(run, phase, network, run.config.train, run.data.train)
+
+    def initial() -> Params:
+        """Fresh weights, with those of the space before wherever the two overlap, if so set."""
+        fresh = initial_weights(run, phase, space)
+        if not run.config.evolution.init_from_previous or index == 0:
+            return fresh
+        return copy_overlap(_supernet(run, index - 1, _load_space(run, index - 1)).params, fresh)
+
+    return fit(run, phase, space, run.config.train, run.data.train, initial)
 
 
 def _measure(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) -> None:
@@ -206,13 +209,15 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
     if run.has(f"{phase}/result.json"):
         return read_json(run.workdir / phase / "result.json")["test_accuracy"]
     best, settings = _best(run, index), run.config.retrain
-    network = build_network(run, phase, best.architecture)
-    if settings.from_supernet:
-        cut = partial(slice_weights, space=space, architecture=best.architecture)
-        inherited = jax.jit(cut, out_shardings=replicated(run.mesh))(_supernet(run, index, space).params)
-        network = dataclasses.replace(network, params=inherited)
     run.write_json(f"{phase}/architecture.json", best.architecture.to_json())
-    network = fit(run, phase, network, settings.train, run.data.train_and_holdout)
+
+    def inherited() -> Params:
+        """The weights that the supernet has for it."""
+        cut = partial(slice_weights, space=space, architecture=best.architecture)
+        return jax.jit(cut, out_shardings=replicated(run.mesh))(_supernet(run, index, space).params)
+
+    initial = inherited if settings.from_supernet else None
+    network = fit(run, phase, best.architecture, settings.train, run.data.train_and_holdout, initial)
     accuracy = 100.0 - error_of_network(run, network, run.data.test, best.architecture)
     run.write_json(f"{phase}/result.json", best.to_json() | {"test_accuracy": accuracy, "split": "test"})
     return accuracy

@@ -8,13 +8,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 
 make_environment "${VENV:-.venv}" "$(find_python)" ".[test]"
+
+second=$(find_second_python)
+if [ -n "$second" ]; then
+    (make_environment "${VENV:-.venv}-second" "$second" ".[test]") & # while the first is at work
+    installing=$!
+fi
 ruff format --check .
 ruff check .
 mypy
 pytest -n 2 --dist=loadgroup
 
-second=$(find_second_python)
 if [ -n "$second" ]; then
-    make_environment "${VENV:-.venv}-second" "$second" ".[test]"
+    wait "$installing"
+    # shellcheck disable=SC1091
+    source "${VENV:-.venv}-second/bin/activate"
     pytest -n 2 --ignore=tests/test_pipeline.py --ignore=tests/test_devices.py --ignore-glob="tests/test_report_*"
 fi

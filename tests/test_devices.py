@@ -21,7 +21,7 @@ TIMEOUT = 1200  # seconds
 
 
 def environment(num_devices: int, **more: str) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
+    flags = f"--xla_force_host_platform_device_count={num_devices} {os.environ.get('XLA_FLAGS', '')}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
 
 

@@ -14,13 +14,12 @@ from rich.console import Console
 
 from s3_jax.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from s3_jax.data.dataset import open_data
-from s3_jax.models.subnet import stack_masks
 from s3_jax.space import SearchSpace, StageSpace, largest, smallest
 from s3_jax.training import networks
 from s3_jax.training.devices import make_mesh
-from s3_jax.training.fit import build_network, fit, random_subnets
+from s3_jax.training.fit import fit, initial_weights, random_subnets
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.networks import Network, fixed_subnets, num_sliced, static_losses, update_of
+from s3_jax.training.networks import Network, fixed_subnets, masked_subnets, static_losses, update_of
 from s3_jax.training.records import Metrics
 from s3_jax.training.run import Run
 from s3_jax.training.state import init_state, learning_rate, optimizer
@@ -30,6 +29,8 @@ DROP_PATH = 0.3
 SPACE = SearchSpace(
     (StageSpace((1, 2), (8, 16), (2, 4), (1.0, 2.0), (32, 64)), StageSpace((1,), (8, 16), (2,), (1.0,), (32,)))
 )
+# For the tests that compile whole updates, which takes as long as there are stages.
+ONE_STAGE = SearchSpace(SPACE.stages[:1])
 
 
 def open_run(folder: Path, dtype: str = "float32") -> Run:
@@ -42,6 +43,11 @@ def open_run(folder: Path, dtype: str = "float32") -> Run:
     )
 
 
+def build_network(run: Run) -> Network:
+    definition = networks.define(SPACE, run.config.model, run.data.num_classes)
+    return Network(definition, initial_weights(run, "space_0", SPACE), SPACE)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     return open_run(tmp_path_factory.mktemp("run"))
@@ -49,7 +55,7 @@ def run(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def supernet(run) -> Network:
-    return build_network(run, "space_0", SPACE)
+    return build_network(run)
 
 
 @pytest.fixture(scope="module")
@@ -71,29 +77,29 @@ def test_the_sliced_largest_and_smallest_are_the_masked_ones(run, supernet, batc
         jax.tree.map(close, gradient, expected_gradient)
 
 
-def test_an_update_is_the_same_with_the_largest_subnet_sliced_or_masked(run, supernet, batch):
-    config, random = TrainConfig(batch_size=8, drop_path=DROP_PATH), random_subnets(run, "space_0", supernet, 0)
+def test_an_update_is_the_same_with_the_largest_subnet_sliced_or_masked(run, batch):
+    config, random = TrainConfig(batch_size=8, drop_path=DROP_PATH), random_subnets(run, "space_0", ONE_STAGE, 0)
     schedule = learning_rate(config, 10, 100)
     transformation = optimizer(config, schedule)
-    state = init_state(supernet.params, transformation=transformation, ema_decay=0.0)
+    state = init_state(initial_weights(run, "space_0", ONE_STAGE), transformation=transformation, ema_decay=0.0)
     updated = []
     for sliced in (True, False):
         model = dataclasses.replace(run.config.model, sliced_largest=sliced)
-        update = jax.jit(update_of(SPACE, model, run.data.num_classes, config, transformation, schedule))
-        masked = stack_masks([supernet.mask(a) for a in (*fixed_subnets(SPACE)[num_sliced(model) :], *random)])
-        updated.append(update(state, batch, masked, jax.random.key(3))[1])
+        update = jax.jit(update_of(ONE_STAGE, model, run.data.num_classes, config, transformation, schedule))
+        masks = masked_subnets(ONE_STAGE, model, random)
+        updated.append(update(state, batch, masks, jax.random.key(3))[1])
     np.testing.assert_allclose(updated[0]["subnet_losses"], updated[1]["subnet_losses"], rtol=1e-5)
     np.testing.assert_allclose(updated[0]["grad_norm"], updated[1]["grad_norm"], rtol=1e-5)
 
 
-def test_random_subnets_are_a_function_of_seed_phase_and_step(run, supernet):
-    first = random_subnets(run, "space_0", supernet, 3)
+def test_random_subnets_are_a_function_of_seed_phase_and_step(run):
+    first = random_subnets(run, "space_0", SPACE, 3)
     assert len(first) == 2
-    assert first == random_subnets(run, "space_0", supernet, 3)
-    others = [random_subnets(run, "space_0", supernet, step) for step in range(20)]
+    assert first == random_subnets(run, "space_0", SPACE, 3)
+    others = [random_subnets(run, "space_0", SPACE, step) for step in range(20)]
     assert len(set(others)) > 15
-    assert random_subnets(run, "space_1", supernet, 3) != first
-    assert random_subnets(run, "retrain", Network(supernet.definition, supernet.params, largest(SPACE)), 3) == ()
+    assert random_subnets(run, "space_1", SPACE, 3) != first
+    assert random_subnets(run, "retrain", largest(SPACE), 3) == ()
 
 
 def test_one_trace_serves_the_updates_of_many_random_subnets(run, monkeypatch):
@@ -112,16 +118,17 @@ def test_one_trace_serves_the_updates_of_many_random_subnets(run, monkeypatch):
     monkeypatch.setattr(networks, "subnet_loss", counting)
     monkeypatch.setattr(networks, "static_losses", lambda *_: ())  # those of known shape only take time to compile
     half = open_run(run.workdir, "bfloat16")
-    network = build_network(half, "space_0", SPACE)
     config = TrainConfig(batch_size=8, epochs=8 * 8 / len(run.data.train), accumulation_steps=2, ema_decay=0.9)
-    trained = fit(half, "space_0", network, config, run.data.train)
-    subnets = {subnet for step in range(8) for subnet in random_subnets(half, "space_0", network, step)}
+    trained = fit(half, "space_0", ONE_STAGE, config, run.data.train)
+    subnets = {subnet for step in range(8) for subnet in random_subnets(half, "space_0", ONE_STAGE, step)}
     assert len(subnets) > 8
     assert len(traces) == 1
     saved = jax.tree.leaves(checkpoint(run.workdir / "space_0" / "checkpoints"))
     assert {np.asarray(leaf).dtype for leaf in saved} == {np.dtype("float32"), np.dtype("int32")}
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {jnp.dtype("float32")}
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), trained.params, network.params)
+    moved = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()), trained.params, initial_weights(half, "space_0", ONE_STAGE)
+    )
     assert np.isfinite(jax.tree.leaves(moved)).all()
     assert moved["head"]["kernel"] > 0
 
@@ -135,7 +142,7 @@ def checkpoint(folder: Path) -> dict:
 
 
 def test_half_precision_computes_in_bfloat16_and_answers_in_float32(run, supernet, batch):
-    network = build_network(open_run(run.workdir, "bfloat16"), "space_0", SPACE)
+    network = build_network(open_run(run.workdir, "bfloat16"))
     jax.tree.map(np.testing.assert_array_equal, network.params, supernet.params)
     mask = network.mask(smallest(SPACE))
 

@@ -17,13 +17,13 @@ from jax.sharding import Mesh
 
 from s3_jax.config import Config, TrainConfig
 from s3_jax.errors import S3Error
-from s3_jax.models.subnet import stack_masks, subnet_mask
+from s3_jax.models.subnet import subnet_mask
 from s3_jax.space import Architecture, SearchSpace, map_sizes, sample
 from s3_jax.training.collectives import Collective, collectives
 from s3_jax.training.devices import check_batch_size, mesh_of, replicated, split
 from s3_jax.training.executed import executed
 from s3_jax.training.fit import NUM_RANDOM_SUBNETS
-from s3_jax.training.networks import Structure, define, fixed_subnets, initial_params, num_sliced
+from s3_jax.training.networks import Structure, define, initial_params, masked_subnets
 from s3_jax.training.programs import evaluation_of, training_of
 
 GIB = 2**30
@@ -159,8 +159,7 @@ def _training(
     }
     draws = ()
     if isinstance(structure, SearchSpace):
-        masked = fixed_subnets(structure)[num_sliced(config.model) :]
-        draws = _draws(structure, lambda random: stack_masks([subnet_mask(structure, a) for a in (*masked, *random)]))
+        draws = _draws(structure, partial(masked_subnets, structure, config.model))
     key = _shape(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
     return Program(name, training.update, (state, batch, _masks_shape(mesh, draws), key), mesh.size, draws)
 

@@ -17,11 +17,11 @@ from s3_jax.cost import cost
 from s3_jax.data.dataset import open_data
 from s3_jax.data.input import train_batches
 from s3_jax.errors import S3Error
-from s3_jax.models.subnet import SubnetMask, stack_masks, subnet_mask
+from s3_jax.models.subnet import SubnetMask, subnet_mask
 from s3_jax.space import Architecture, SearchSpace, largest, map_sizes, sample
 from s3_jax.training.devices import make_mesh
 from s3_jax.training.executed import executed
-from s3_jax.training.networks import define, fixed_subnets, initial_params, num_sliced, static_losses
+from s3_jax.training.networks import define, fixed_subnets, initial_params, masked_subnets, static_losses
 from s3_jax.training.programs import training_of
 from s3_jax.training.steps import Batch, eval_step, subnet_loss
 
@@ -69,13 +69,11 @@ class Bench:
         )
         state = training.begin(params)
         batch, pairs = self._batch(), itertools.cycle(itertools.pairwise(self.subnets))
-        masked = fixed_subnets(self.space)[num_sliced(self.config.model) :]
 
         def step() -> dict[str, jax.Array]:
             nonlocal state
-            state, metrics = training.update(
-                state, batch, stack_masks([self._mask(a) for a in (*masked, *next(pairs))]), self.key
-            )
+            masks = masked_subnets(self.space, self.config.model, next(pairs))
+            state, metrics = training.update(state, batch, masks, self.key)
             return metrics
 
         fixed, random = (map(self._macs, subnets) for subnets in (fixed_subnets(self.space), self.subnets))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 
 from s3_jax.config import ModelConfig, TrainConfig
-from s3_jax.models.subnet import Params, SubnetMask, slice_weights, subnet_mask
+from s3_jax.models.subnet import Params, SubnetMask, slice_weights, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, largest, smallest
 from s3_jax.training.state import TrainState
@@ -38,6 +38,7 @@ class Network:
         return subnet_mask(self.structure, architecture) if isinstance(self.structure, SearchSpace) else None
 
 
+@cache
 def define(structure: Structure, model: ModelConfig, num_classes: int) -> nnx.GraphDef:
     """The definition of the network of an architecture, or of the supernet of a space."""
     return nnx.split(nnx.eval_shape(lambda: _make(structure, model, num_classes, jax.random.key(0))))[0]
@@ -72,6 +73,17 @@ def static_losses(structure: Structure, model: ModelConfig, num_classes: int, ma
 def num_sliced(model: ModelConfig) -> int:
     """How many of `fixed_subnets` an update computes with sliced weights; the others are masked like random ones."""
     return 2 if model.sliced_largest else 1
+
+
+def masked_subnets(structure: Structure, model: ModelConfig, random: Sequence[Architecture]) -> SubnetMask | None:
+    """The subnets that an update gets as masks, stacked: the fixed ones that are not sliced, and the random ones.
+
+    None where the network is no supernet.
+    """
+    if not isinstance(structure, SearchSpace):
+        return None
+    masked = (*fixed_subnets(structure)[num_sliced(model) :], *random)
+    return stack_masks([subnet_mask(structure, architecture) for architecture in masked])
 
 
 def update_of(
