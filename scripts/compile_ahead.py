@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", "configs/imagenet_s3.py", "C
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips, as v5e:4x4.")
 _ARCHITECTURE = flags.DEFINE_string("architecture", None, "Name of a published architecture, or a JSON file.")
 _CLASSES = flags.DEFINE_integer("num_classes", 1000, "Of the data set.", lower_bound=1)
+_IN_PROCESS = flags.DEFINE_bool("in_process", False, "Compile in this process; otherwise in one whose end is told.")
 _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON for each program.")
 
 
@@ -79,6 +82,30 @@ def sent(collective: Collective) -> str:
 def main(arguments: list[str]) -> int:
     """Compile and print. Returns the exit code."""
     del arguments
+    return compile_and_print() if _IN_PROCESS.value else run_guarded([sys.executable, *sys.argv, "--in_process"])
+
+
+def run_guarded(command: list[str]) -> int:
+    """Run a command; where a signal ends it, as libtpu does by its own failed checks, say so. Returns the exit code."""
+    with tempfile.TemporaryFile("w+") as said:
+        code = subprocess.run(command, stderr=said).returncode
+        said.seek(0)
+        lines = said.read().splitlines()
+    if code >= 0:
+        print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+        return code
+    reason = next((line for line in lines if "Check failed" in line), lines[-1] if lines else "it said nothing")
+    print(
+        f"compile_ahead: the compiler gave up on this program (signal {-code}): {reason.strip()}\nThat is a fault of "
+        "libtpu, not of the settings; another design may pass: model.every_width=False, or a flag for it in "
+        "LIBTPU_INIT_ARGS (docs/performance.md tells which were tried)",
+        file=sys.stderr,
+    )
+    return 2
+
+
+def compile_and_print() -> int:
+    """What the command does. Returns the exit code."""
     try:
         config, limit = from_mapping(Config, _CONFIG.value.to_dict()), ahead.hbm_bytes(_TOPOLOGY.value)
         mesh = ahead.make_topology(_TOPOLOGY.value)

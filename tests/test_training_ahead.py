@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import compile_ahead as script
 import jax
@@ -67,6 +68,26 @@ def test_what_does_not_fit_is_told_with_the_overshoot():
     programs = ahead.network_programs(uneven, smallest(SPACE), make_mesh(1), CLASSES)
     with pytest.raises(S3Error, match="batch size of retraining = 6 cannot be divided over 1 devices x 4"):
         next(programs)
+
+
+@pytest.mark.parametrize(
+    ("message", "overshoot"),
+    [
+        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Exceeded hbm capacity by 43.33G.\n", "43.33G"),
+        ("required for HLO temporaries (17.65G) exceeds available HBM (15.75G).", "1.90G"),
+        ("INVALID_ARGUMENT: no such flag", None),
+    ],
+)
+def test_the_overshoot_is_read_from_the_compilers_message(message, overshoot):
+    assert ahead.read_overshoot(message) == overshoot
+
+
+def test_a_compiler_that_ends_the_process_is_told(capfd):
+    program = "import os, sys; print('x.cc:1] Check failed: a == b', file=sys.stderr, flush=True); {}"
+    assert script.run_guarded([sys.executable, "-c", program.format("os.abort()")]) == 2
+    assert "gave up on this program (signal 6): x.cc:1] Check failed: a == b\n" in capfd.readouterr().err
+    assert script.run_guarded([sys.executable, "-c", program.format("sys.exit(3)")]) == 3
+    assert capfd.readouterr().err == "x.cc:1] Check failed: a == b\n"
 
 
 def test_an_architecture_is_given_by_name_or_by_file(tmp_path):

@@ -105,10 +105,9 @@ def compile_ahead(program: Program) -> Compiled:
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        overshoot = re.search(r"Exceeded hbm capacity by ([\d.]+\w)", str(error))
-        if not overshoot:
+        if not (overshoot := read_overshoot(str(error))):
             raise
-        raise S3Error(_too_big(program.name, overshoot[1])) from error
+        raise S3Error(_too_big(program.name, overshoot)) from error
     seconds = time.perf_counter() - start
     memory, (macs, recomputed) = compiled.memory_analysis(), _work(program)
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -122,6 +121,15 @@ def compile_ahead(program: Program) -> Compiled:
         compiled.cost_analysis().get("bytes accessed", 0.0),
         collectives(compiled.as_text()),
     )
+
+
+def read_overshoot(message: str) -> str | None:
+    """By how much a program is too big, as libtpu's error says it; None where the error is another one."""
+    if said := re.search(r"Exceeded hbm capacity by ([\d.]+\w)", message):
+        return said[1]
+    if sizes := re.search(r"\(([\d.]+)G\) exceeds available HBM \(([\d.]+)G\)", message):
+        return f"{float(sizes[1]) - float(sizes[2]):.2f}G"
+    return None
 
 
 def check_fits(result: Compiled, limit: int) -> None:
