@@ -1,12 +1,14 @@
 """What the subprocesses of test_devices.py run: `python tests/device_programs.py DEVICES FOLDER STEPS SAVE_AT SHARD`.
 
-Sandwich training of a small supernet on random images; prints the losses of its updates as JSON. SHARD is 0 or 1.
+Sandwich training of a small supernet on random images. Prints as JSON the losses of its updates, how many numbers a
+gradient has, and the bytes that an update sends to other devices, by kind of collective. SHARD is 0 or 1.
 """
 
 import json
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +19,16 @@ from s3_jax.models.subnet import slice_weights, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, StageSpace, largest, sample, smallest
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import check_batch_size, make_mesh, put_batch, put_replicated, replicated, state_layout
+from s3_jax.training.collectives import collectives
+from s3_jax.training.devices import (
+    axis_of,
+    check_batch_size,
+    make_mesh,
+    put_batch,
+    put_replicated,
+    replicated,
+    state_layout,
+)
 from s3_jax.training.state import init_state, learning_rate, optimizer
 from s3_jax.training.steps import network_loss, subnet_loss, train_step
 
@@ -26,8 +37,9 @@ SPACE = SearchSpace((StageSpace((1, 2), (8, 16), (2,), (1.0, 2.0), (32, 64)),))
 CONFIG = TrainConfig(batch_size=BATCH, learning_rate=3e-3, accumulation_steps=2, ema_decay=0.9, clip_norm=1.0)
 
 
-def build(structure: SearchSpace | Architecture) -> S3Transformer:
-    return S3Transformer(structure, image_size=8, patch_size=2, num_classes=CLASSES, kernel_std=0.0, rngs=nnx.Rngs(0))
+def build(structure: SearchSpace | Architecture, batch_axis: str | None = None) -> S3Transformer:
+    settings = {"image_size": 8, "patch_size": 2, "num_classes": CLASSES, "kernel_std": 0.0}
+    return S3Transformer(structure, **settings, batch_axis=batch_axis, rngs=nnx.Rngs(0))
 
 
 def batch_of(step: int) -> dict[str, np.ndarray]:
@@ -37,16 +49,16 @@ def batch_of(step: int) -> dict[str, np.ndarray]:
     return {"image": rng.normal(size=(BATCH, 8, 8, 3)).astype(np.float32), "target": target}
 
 
-def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: bool) -> list[float]:
-    """Losses of the updates from the last checkpoint in `folder` to `num_steps`, saving after `save_at` updates."""
+def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: bool) -> dict[str, Any]:
+    """What the updates from the last checkpoint in `folder` to `num_steps` show, saving after `save_at` updates."""
     mesh = make_mesh(num_devices)
     check_batch_size(mesh, BATCH, CONFIG.accumulation_steps, "batch_size")
-    definition, params = nnx.split(build(SPACE))
+    definition, params = nnx.split(build(SPACE, axis_of(mesh)))
     schedule = learning_rate(CONFIG, 1.0, 100)
     transformation = optimizer(CONFIG, schedule)
 
     def sliced(architecture: Architecture):
-        loss = network_loss(nnx.split(nnx.eval_shape(lambda: build(architecture)))[0], DROP_PATH)
+        loss = network_loss(nnx.split(nnx.eval_shape(lambda: build(architecture, axis_of(mesh))))[0], DROP_PATH)
         return lambda params, batch, key: loss(slice_weights(params, SPACE, architecture), batch, key)
 
     settings = {"transformation": transformation, "ema_decay": CONFIG.ema_decay}
@@ -67,11 +79,13 @@ def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: b
     checkpoints = Checkpoints(folder, SPACE.to_json())
     state = checkpoints.restore(state, layout) or state
     key = jax.jit(lambda: jax.random.key(0), out_shardings=replicated(mesh))()
-    losses = []
+    losses, compiled = [], None
     for step in range(int(state.step), num_steps):
         rng = np.random.default_rng([1, step])
         masks = stack_masks([subnet_mask(SPACE, sample(SPACE, rng)) for _ in range(2)])
-        state, metrics = update(state, put_batch(mesh, batch_of(step)), put_replicated(mesh, masks), key)
+        inputs = (put_batch(mesh, batch_of(step)), put_replicated(mesh, masks), key)
+        compiled = compiled or update.lower(state, *inputs).compile()
+        state, metrics = compiled(state, *inputs)
         losses.append(metrics["subnet_losses"].tolist())
         if step + 1 == save_at:
             checkpoints.save(state)
@@ -80,7 +94,8 @@ def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: b
     whole = sum(leaf.size for leaf in jax.tree.leaves(state))
     assert held < 1.2 * whole / num_devices if shard else held == whole
     checkpoints.close()
-    return losses
+    sent = {each.kind: each.bytes for each in collectives(compiled.as_text())}
+    return {"losses": losses, "gradient": sum(leaf.size for leaf in jax.tree.leaves(params)), "sent": sent}
 
 
 if __name__ == "__main__":

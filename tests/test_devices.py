@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,31 +26,45 @@ def environment(num_devices: int, **more: str) -> dict[str, str]:
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
 
 
-def train(num_devices: int, folder: Path, save_at: int = SAVE_AT, shard: bool = False) -> np.ndarray:
-    """Losses (updates, subnets) of device_programs.py on so many of 8 devices."""
+def train(num_devices: int, folder: Path, save_at: int = SAVE_AT, shard: bool = False) -> dict[str, Any]:
+    """What device_programs.py shows on so many of 8 devices; losses are (updates, subnets)."""
     program = [sys.executable, str(ROOT / "tests" / "device_programs.py")]
     arguments = [str(num_devices), str(folder), str(NUM_STEPS), str(save_at), str(int(shard))]
     done = subprocess.run(program + arguments, env=environment(8), capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
-    return np.array(json.loads(done.stdout))
+    shown = json.loads(done.stdout)
+    return shown | {"losses": np.array(shown["losses"])}
 
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory) -> tuple[Path, np.ndarray]:
     folder = tmp_path_factory.mktemp("one")
-    return folder, train(1, folder)
+    shown = train(1, folder)
+    assert shown["sent"] == {}
+    return folder, shown["losses"]
 
 
 def test_one_device_and_eight_have_the_same_losses(one_device, tmp_path):
-    losses = train(8, tmp_path)
+    """The eight send each other one gradient an update, and no images or maps: four networks are summed at once."""
+    shown = train(8, tmp_path)
+    losses = shown["losses"]
     assert losses.shape == (NUM_STEPS, 4)
     assert len(np.unique(losses)) == losses.size
     np.testing.assert_allclose(losses, one_device[1], rtol=1e-5)
+    assert shown["sent"].keys() == {"all-reduce"}
+    few = 64  # bytes of losses and counts
+    assert 4 * shown["gradient"] <= shown["sent"]["all-reduce"] <= 4 * shown["gradient"] + few
 
 
 def test_a_checkpoint_of_one_device_goes_on_on_four_that_share_the_parameters(one_device):
+    """Parameters are gathered once an update, and each device gets the sum of its own part of the gradient."""
     folder, losses = one_device
-    np.testing.assert_allclose(train(4, folder, save_at=0, shard=True), losses[SAVE_AT:], rtol=1e-5)
+    shown = train(4, folder, save_at=0, shard=True)
+    np.testing.assert_allclose(shown["losses"], losses[SAVE_AT:], rtol=1e-5)
+    assert shown["sent"].keys() == {"all-gather", "all-reduce", "reduce-scatter"}
+    assert shown["sent"]["all-gather"] <= 4 * shown["gradient"]
+    assert shown["sent"]["reduce-scatter"] <= shown["gradient"] < shown["sent"]["all-gather"]
+    assert shown["sent"]["all-reduce"] < 0.1 * 4 * shown["gradient"]  # of arrays that four devices cannot divide
 
 
 def test_more_devices_than_there_are_is_refused():

@@ -156,8 +156,8 @@ def test_random_draws_differ_between_updates_networks_and_parts_and_repeat_with_
         return draw(params, batch, key)
 
     def values(key, parts):
-        split = split_batch({"image": jnp.asarray(IMAGES), "target": jnp.asarray(TARGETS)}, parts)
-        return accumulate((draw,), draw_of_subnet, PARAMS, split, jnp.ones(()), SUBNETS, key)[1]
+        images = {"image": jnp.asarray(IMAGES), "target": jnp.asarray(TARGETS)}
+        return accumulate((draw,), draw_of_subnet, parts, PARAMS, images, jnp.ones(()), SUBNETS, key)[1]
 
     one, two = values(jax.random.key(0), 1), values(jax.random.key(0), 2)
     assert len(np.unique(one)) == 3

@@ -145,9 +145,17 @@ def pad_to_multiple(x: Array, sides: tuple[int, int]) -> Array:
     return jnp.pad(x, ((0, 0), (0, height), (0, width), (0, 0))) if height or width else x
 
 
-def drop_path(x: Array, rate: Array | float, key: Array | None) -> Array:
-    """Stochastic depth: the branch `x` (B, ...) dropped for an image with chance `rate`, else times 1 / (1 - rate)."""
+def drop_path(x: Array, rate: Array | float, key: Array | None, batch_axis: str | None = None) -> Array:
+    """Stochastic depth: the branch `x` (B, ...) dropped for an image with chance `rate`, else times 1 / (1 - rate).
+
+    batch_axis: the mesh axis over whose devices `jax.shard_map` has split the images, if it has. The draws of the whole
+    batch are then made on each, which takes its own: so many devices drop what one would.
+    """
     if key is None:
         return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    count = x.shape[0]
+    whole = count * jax.lax.axis_size(batch_axis) if batch_axis else count
+    keep = jax.random.bernoulli(key, 1.0 - rate, (whole,) + (1,) * (x.ndim - 1))
+    if batch_axis:
+        keep = jax.lax.dynamic_slice_in_dim(keep, jax.lax.axis_index(batch_axis) * count, count)
     return x * (keep / (1.0 - rate)).astype(x.dtype)

@@ -57,11 +57,12 @@ def run_subnet_stage(
     *,
     limit: int,
     every_width: bool,
+    batch_axis: str | None = None,
 ) -> Array:
     """The blocks of a supernet's stage, scanned over the depth axis of `blocks` (D, ...): (B, H, W, C) to the same.
 
     Inactive blocks are skipped by `lax.cond`. limit: the largest side of a window, in tokens. every_width: compile
-    bodies for every width of the space; otherwise for the largest alone.
+    bodies for every width of the space; otherwise for the largest alone. batch_axis: as for `drop_path`.
     """
     depth = len(mask.active)
     (qkv_of, attend, units_of, feed), bodies = block_parts(space, mask, x.shape[1:3], limit, every_width)
@@ -77,9 +78,9 @@ def run_subnet_stage(
             """The block: attention and MLP, each with residual and drop path."""
             qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), of_heads, picks[0])
             weights = (attention.qkv.bias[...], attention.bias_table[...], attention.proj)
-            x = x + drop_path(attend((*weights, qkv), of_heads, picks[1]), rate, first)
+            x = x + drop_path(attend((*weights, qkv), of_heads, picks[1]), rate, first, batch_axis)
             units = units_of((block.norm2, block.mlp.fc1, x), of_units, picks[2])
-            return x + drop_path(feed((block.mlp.fc2, units), of_units, picks[3]), rate, second)
+            return x + drop_path(feed((block.mlp.fc2, units), of_units, picks[3]), rate, second, batch_axis)
 
         return jax.lax.cond(active, run, lambda x: x, x), None
 

@@ -73,7 +73,8 @@ class S3Transformer(nnx.Module):
     dtype: of the computation; parameters, softmax and norm statistics are float32. kernel_std: deviation of the initial
     weights (0: 1 / sqrt(fan-in)). remat: recompute a network's blocks in the backward pass (a supernet's always are).
     every_width: compile a supernet's blocks for every width of the space, not only for the largest with masks.
-    output_norms: a norm on each of the maps of `features`. Raises S3Error where patches do not tile the image.
+    output_norms: a norm on each of the maps of `features`. batch_axis: the mesh axis over which the images are split,
+    where the network is called within `jax.shard_map`. Raises S3Error where patches do not tile the image.
     """
 
     def __init__(
@@ -89,13 +90,14 @@ class S3Transformer(nnx.Module):
         remat: bool = False,
         every_width: bool = False,
         output_norms: bool = False,
+        batch_axis: str | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         sides = map_sizes(image_size, patch_size, len(structure.stages))
         clamped = structure.clamped(sides)
         self.space = clamped if isinstance(clamped, SearchSpace) else None
         self.architecture = largest(clamped) if isinstance(clamped, SearchSpace) else clamped
-        self.dtype, self.remat, self.every_width = dtype, remat, every_width
+        self.dtype, self.remat, self.every_width, self.batch_axis = dtype, remat, every_width, batch_axis
         dims = [stage.embed_dim for stage in self.architecture.stages]
         self.patch = Linear((patch_size, patch_size, channels, dims[0]), inputs=3, std=kernel_std, rngs=rngs)
         self.patch_norm = LayerNorm((dims[0],))
@@ -185,20 +187,23 @@ class S3Transformer(nnx.Module):
         limit = max(x.shape) if dense else min(x.shape[1:3])
         if self.space is not None and subnet is not None:
             space, mask = self.space.stages[i], subnet.stages[i]
-            return run_subnet_stage(stage.blocks, x, mask, space, rates, key, limit=limit, every_width=self.every_width)
+            run = partial(run_subnet_stage, limit=limit, every_width=self.every_width, batch_axis=self.batch_axis)
+            return run(stage.blocks, x, mask, space, rates, key)
         for j, (block, choice) in enumerate(zip(stage.blocks, self.architecture.stages[i].blocks, strict=True)):
             windows = windows_of_block(min(choice.window, limit), x.shape[1], x.shape[2], j)
-            step = partial(run_block, windows=windows)
+            step = partial(run_block, windows=windows, batch_axis=self.batch_axis)
             block_key = None if key is None else jax.random.fold_in(key, j)
             x = (jax.checkpoint(step) if self.remat else step)(block, x, rate=rates[j], key=block_key)
         return x
 
 
-def run_block(block: Block, x: Array, *, windows: Windows, rate: Array, key: Array | None) -> Array:
+def run_block(
+    block: Block, x: Array, *, windows: Windows, rate: Array, key: Array | None, batch_axis: str | None = None
+) -> Array:
     """One block, (B, H, W, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
     first, second = (None, None) if key is None else jax.random.split(key)
-    x = x + drop_path(window_attention(block.attention, layer_norm(block.norm1, x), windows), rate, first)
-    return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x)), rate, second)
+    x = x + drop_path(window_attention(block.attention, layer_norm(block.norm1, x), windows), rate, first, batch_axis)
+    return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x)), rate, second, batch_axis)
 
 
 def patch_merging(merge: PatchMerging, x: Array, inputs: Count = None, outputs: Count = None) -> Array:

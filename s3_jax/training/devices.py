@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,44 @@ def _split_longest(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
         return replicated(mesh)
     axis = lengths.index(max(lengths))
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
+
+
+def axis_of(mesh: Mesh) -> str | None:
+    """The axis over which `summed_over_devices` splits a batch; None for one device, where it splits nothing."""
+    return DATA_AXIS if mesh.size > 1 else None
+
+
+def summed_over_devices(gradients: Callable[..., Any], mesh: Mesh, layout: Any) -> Callable[..., Any]:
+    """`gradients` computed by every device for its own images, and summed over them all once, at the end.
+
+    gradients: a function (parameters, images, *others) to a gradient and values. Images (B, ...) are split, all else is
+    whole on every device. layout: a sharding for every array of the gradient. Left to the compiler, each network's
+    pass, or each of its blocks, would be summed on its own.
+    """
+    if axis_of(mesh) is None:
+        return gradients
+
+    def summed(params: Any, images: Any, *others: Any) -> tuple[Any, jax.Array]:
+        """What one device computes, then the sums."""
+        gradient, values = gradients(params, images, *others)
+        return jax.tree.map(_sum_to, gradient, layout), jax.lax.psum(values, DATA_AXIS)
+
+    def spread(params: Any, images: Any, *others: Any) -> tuple[Any, jax.Array]:
+        """The same over all devices."""
+        whole, results = PartitionSpec(), (jax.tree.map(lambda sharding: sharding.spec, layout), PartitionSpec())
+        specs = (whole, PartitionSpec(DATA_AXIS), *[whole] * len(others))
+        run = jax.shard_map(summed, mesh=mesh, in_specs=specs, out_specs=results, check_vma=False)
+        return run(params, images, *others)
+
+    return spread
+
+
+def _sum_to(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """The sum of `x` over all devices: whole on each, or of an array that is split, each its own part."""
+    split_axes = [axis for axis, name in enumerate(sharding.spec) if name]
+    if not split_axes:
+        return jax.lax.psum(x, DATA_AXIS)
+    return jax.lax.psum_scatter(x, DATA_AXIS, scatter_dimension=split_axes[0], tiled=True)
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, parts: int, field: str) -> None:

@@ -15,6 +15,7 @@ from s3_jax.config import ModelConfig, TrainConfig
 from s3_jax.models.subnet import Params, SubnetMask, slice_weights, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, largest, smallest
+from s3_jax.training.devices import axis_of
 from s3_jax.training.state import TrainState
 from s3_jax.training.steps import Batch, Loss, network_loss, subnet_loss, train_step
 
@@ -39,9 +40,9 @@ class Network:
 
 
 @cache
-def define(structure: Structure, model: ModelConfig, num_classes: int) -> nnx.GraphDef:
-    """The definition of the network of an architecture, or of the supernet of a space."""
-    return nnx.split(nnx.eval_shape(lambda: _make(structure, model, num_classes, jax.random.key(0))))[0]
+def define(structure: Structure, model: ModelConfig, num_classes: int, batch_axis: str | None = None) -> nnx.GraphDef:
+    """The definition of the network of an architecture, or of the supernet of a space; batch_axis as for these."""
+    return nnx.split(nnx.eval_shape(lambda: _make(structure, model, num_classes, jax.random.key(0), batch_axis)))[0]
 
 
 def initial_params(structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array) -> Params:
@@ -54,17 +55,19 @@ def fixed_subnets(space: SearchSpace) -> tuple[Architecture, Architecture]:
     return smallest(space), largest(space)
 
 
-def static_losses(structure: Structure, model: ModelConfig, num_classes: int, max_drop_path: float) -> tuple[Loss, ...]:
+def static_losses(
+    structure: Structure, model: ModelConfig, num_classes: int, max_drop_path: float, batch_axis: str | None = None
+) -> tuple[Loss, ...]:
     """The losses of the network itself; of a supernet those of its smallest and, if so set, its largest subnet.
 
     Their shapes are known, so their weights are sliced: masked, the smallest would be as dear as the largest.
     """
     if isinstance(structure, Architecture):
-        return (network_loss(define(structure, model, num_classes), max_drop_path),)
+        return (network_loss(define(structure, model, num_classes, batch_axis), max_drop_path),)
 
     def sliced(architecture: Architecture) -> Loss:
         """The loss of one architecture on weights cut out of the supernet."""
-        loss = network_loss(define(architecture, model, num_classes), max_drop_path)
+        loss = network_loss(define(architecture, model, num_classes, batch_axis), max_drop_path)
         return lambda params, batch, key: loss(slice_weights(params, structure, architecture), batch, key)
 
     return tuple(map(sliced, fixed_subnets(structure)[: num_sliced(model)]))
@@ -96,10 +99,11 @@ def update_of(
     layout: Any = None,
 ) -> Update:
     """The pure update (state, batch, subnets, key) -> (state, metrics) of a training: see `train_step`."""
+    batch_axis = None if layout is None else axis_of(layout.step.mesh)
     return partial(
         train_step,
-        losses=static_losses(structure, model, num_classes, config.drop_path),
-        subnet_loss=subnet_loss(define(structure, model, num_classes), config.drop_path),
+        losses=static_losses(structure, model, num_classes, config.drop_path, batch_axis),
+        subnet_loss=subnet_loss(define(structure, model, num_classes, batch_axis), config.drop_path),
         transformation=transformation,
         schedule=schedule,
         accumulation_steps=config.accumulation_steps,
@@ -108,7 +112,9 @@ def update_of(
     )
 
 
-def _make(structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array) -> S3Transformer:
+def _make(
+    structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array, batch_axis: str | None = None
+) -> S3Transformer:
     return S3Transformer(
         structure,
         image_size=model.image_size,
@@ -118,5 +124,6 @@ def _make(structure: Structure, model: ModelConfig, num_classes: int, key: jax.A
         kernel_std=model.kernel_std,
         remat=model.remat,
         every_width=model.every_width,
+        batch_axis=batch_axis,
         rngs=nnx.Rngs(params=key),
     )

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import Array
 
 from s3_jax.models.subnet import Params, SubnetMask
-from s3_jax.training.devices import replicated
+from s3_jax.training.devices import replicated, summed_over_devices
 from s3_jax.training.state import TrainState
 
 Batch = dict[str, Any]
@@ -69,13 +69,14 @@ def train_step(
     """
     key = jax.random.fold_in(key, state.step)
     total = jnp.maximum(batch["target"].sum(), 1.0)
-    parts = split_batch({"image": batch["image"], "target": batch["target"]}, accumulation_steps)
+    images = {"image": batch["image"], "target": batch["target"]}
+    gradients: Callable[..., tuple[Params, Array]] = partial(accumulate, losses, subnet_loss, accumulation_steps)
     weights = state.params
     if layout is not None:
-        weights = jax.lax.with_sharding_constraint(weights, replicated(layout.step.mesh))
-    gradient, values = accumulate(losses, subnet_loss, weights, parts, total, subnets, key)
-    if layout is not None:
-        gradient = jax.lax.with_sharding_constraint(gradient, layout.params)
+        mesh = layout.step.mesh
+        gradients = summed_over_devices(gradients, mesh, layout.params)
+        weights = jax.lax.with_sharding_constraint(weights, replicated(mesh))
+    gradient, values = gradients(weights, images, total, subnets, key)
     updates, optimizer = transformation.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = None if state.ema is None else optax.incremental_update(params, state.ema, 1.0 - ema_decay)
@@ -97,17 +98,19 @@ def split_batch(batch: Batch, parts: int) -> Batch:
 def accumulate(
     losses: Sequence[Loss],
     subnet_loss: SubnetLoss,
+    num_parts: int,
     params: Params,
-    parts: Batch,
+    images: Batch,
     total: Array,
     subnets: SubnetMask | None,
     key: Array,
 ) -> tuple[Params, Array]:
-    """Gradient, summed over the batch's parts (P, B, ...) and averaged over losses and subnets, and their values (K,).
+    """Gradient, summed over parts of the images and averaged over losses and subnets, and their values (K,).
 
-    One network and one part are computed at a time, into one accumulator: the memory is that of a single pass.
+    num_parts: into how many the images are cut. images: image (B, H, W, 3), target (B, classes). One network and one
+    part are computed at a time, into one accumulator: the memory is that of a single pass.
     """
-    num_parts = len(parts["target"])
+    parts = split_batch(images, num_parts)
     num_subnets = len(jax.tree.leaves(subnets)[0]) if subnets is not None else 0
     count = len(losses) + num_subnets
 
