@@ -1,4 +1,4 @@
-"""Installation: `pip install -e .`, with extras `test`, `wandb`, `tpu` and `cuda`."""
+"""Installation: `pip install -e .`, with extras `test`, `hub`, `parity`, `wandb`, `tpu` and `cuda`."""
 
 from setuptools import find_packages, setup
 
@@ -25,12 +25,15 @@ setup(
         "orbax-checkpoint",
         "pillow",
         "rich",
+        "safetensors",
         "scikit-learn",
         "tensorboardX",
         "tensorflow-datasets",
     ],
     extras_require={
         "test": ["mypy", "psutil", "pytest", "pytest-xdist", "ruff"],
+        "hub": ["huggingface_hub"],
+        "parity": ["timm==1.0.31", "torch", "torchvision"],
         "wandb": ["wandb"],
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.13"],

@@ -12,8 +12,8 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "space", "cost", "et_error", "evolution", "search", "config"),
-    *("models", "data", "zoo", "progress", "training", "pipeline", "report", "main"),
+    *("errors", "space", "cost", "isotropic", "et_error", "evolution", "search", "config"),
+    *("models", "data", "weights", "zoo", "progress", "training", "pipeline", "report", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
@@ -23,13 +23,15 @@ NARROW = {
     "et_error": {"errors", "space", "cost"},
     "evolution": {"errors", "space", "cost", "et_error"},
     "search": {"errors", "space", "cost"},
-    "models": {"errors", "space", "cost"},
+    "isotropic": {"errors", "space", "cost"},
+    "models": {"errors", "space", "cost", "isotropic"},
     "data": {"errors", "config"},
-    "zoo": {"errors", "space"},
+    "weights": {"errors", "space", "models", "isotropic"},
+    "zoo": {"errors", "space", "cost", "isotropic", "models", "weights"},
     "progress": set(),
     "report": {"errors", "space", "cost", "et_error"},
 }
-PURE = ("errors", "space", "cost", "et_error", "evolution", "search")
+PURE = ("errors", "space", "cost", "isotropic", "et_error", "evolution", "search")
 WITHOUT_IO = (*PURE, "config", "models")
 IO_MODULES = {
     *("os", "io", "pathlib", "shutil", "subprocess", "socket", "tempfile", "urllib", "logging", "pickle"),

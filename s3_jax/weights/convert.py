@@ -1,0 +1,159 @@
+"""Our parameters and PyTorch's state dicts, one made of the other; every tensor is accounted for.
+
+PyTorch's linear kernels are (out, in), its convolutions (out, in, H, W), and it has no axes for heads; what it holds is
+the same, in the same order. Names are timm's; those of the official releases of Swin, S3 and DeiT become these first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx, traverse_util
+
+from s3_jax.errors import S3Error
+from s3_jax.models import S3Transformer
+from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.models.subnet import Params
+from s3_jax.weights.files import StateDict
+from s3_jax.weights.resize import resize_positions, resize_table
+
+Network = S3Transformer | IsotropicTransformer
+Path = tuple[Any, ...]
+
+# Tensors of PyTorch that hold no weights: they follow from shapes.
+_BUFFERS = re.compile(r"(relative_position_index|attn_mask)$")
+_RENAMED = (
+    (r"^stages\.", "layers."),
+    (r"^patch\.", "patch_embed.proj."),
+    (r"^patch_norm\.", "patch_embed.norm."),
+    (r"\battention\.", "attn."),
+    (r"\bbias_table$", "relative_position_bias_table"),
+    (r"\b(kernel|scale)$", "weight"),
+    (r"^class_token$", "cls_token"),
+    (r"^position$", "pos_embed"),
+)
+
+
+def load_weights(network: Network, tensors: Mapping[str, np.ndarray], *, resize: bool, reset_head: bool) -> None:
+    """Give a network the weights of a state dict, in place.
+
+    resize: interpolate bias tables and position embeddings of another window or image size. reset_head: keep the
+    network's own classifier, and output norms that the state dict has not. Raises S3Error, and changes nothing, where a
+    tensor is missing, in surplus or misshapen.
+    """
+    found, shapes = official_to_timm(tensors), param_shapes(network)
+    expected = {timm_name(path, network): path for path in shapes}
+    if reset_head:
+        found = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
+        kept = {name for name, path in expected.items() if path[0] in ("head", "output_norms") and name not in found}
+        expected = {name: path for name, path in expected.items() if name not in kept}
+    _check_names(found, expected)
+    loaded = {path: _to_ours(name, found[name], shapes[path], path, resize) for name, path in expected.items()}
+    nnx.update(network, traverse_util.unflatten_dict(loaded))
+
+
+def to_state_dict(network: Network) -> StateDict:
+    """A network's weights under timm's names and in its shapes, float32."""
+    params = traverse_util.flatten_dict(params_of(network))
+    return {timm_name(path, network): _to_theirs(path, np.asarray(leaf)) for path, leaf in params.items()}
+
+
+def state_dict_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of `to_state_dict`; the network may be an abstract one of `nnx.eval_shape`."""
+    return {timm_name(path, network): _their_shape(path, shape) for path, shape in param_shapes(network).items()}
+
+
+def params_of(network: Network) -> Params:
+    """A network's parameters as a nested dict."""
+    return nnx.to_pure_dict(nnx.state(network, nnx.Param))
+
+
+def param_shapes(network: Network) -> dict[Path, tuple[int, ...]]:
+    """The shape of every parameter by its path."""
+    flat = traverse_util.flatten_dict(params_of(network))
+    return {path: np.shape(leaf) for path, leaf in flat.items()}
+
+
+def timm_name(path: Path, network: Network) -> str:
+    """What timm calls a parameter."""
+    name = ".".join(map(str, path))
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    if isinstance(network, IsotropicTransformer):
+        return name
+    name = re.sub(r"^merges\.(\d+)", lambda match: f"layers.{int(match[1]) + 1}.downsample", name)
+    return re.sub(r"^head\.", "head.fc.", name)
+
+
+def official_to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:
+    """Without buffers, and under timm's names where they are those of the official Swin and S3 releases."""
+    kept = {name: tensor for name, tensor in tensors.items() if not _BUFFERS.search(name)}
+    if "head.fc.weight" in kept or not any(name.startswith("layers.") for name in kept):
+        return kept
+    # There patches are merged at the end of a stage, not at the beginning of the next.
+    moved = {
+        re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name): tensor
+        for name, tensor in kept.items()
+    }
+    return {re.sub(r"^head\.", "head.fc.", name): tensor for name, tensor in moved.items()}
+
+
+def _check_names(found: Mapping[str, np.ndarray], expected: Mapping[str, Path]) -> None:
+    for names, what in ((expected.keys() - found.keys(), "has no"), (found.keys() - expected.keys(), "has a surplus")):
+        if names:
+            first, more = sorted(names)[0], len(names) - 1
+            others = f" and {more} more" if more else ""
+            raise S3Error(f"the state dict {what} tensor {first}{others}")
+
+
+def _to_ours(name: str, tensor: np.ndarray, shape: tuple[int, ...], path: Path, resize: bool) -> jax.Array:
+    array = np.asarray(tensor, np.float32)
+    if resize and path[-1] == "bias_table" and array.ndim == 2 and array.shape[1] == shape[-1]:
+        side = round(len(array) ** 0.5)
+        array = resize_table(array.reshape(side, side, -1), (shape[0], shape[1])).reshape(-1, shape[-1])
+    if resize and path[-1] == "position" and array.ndim == 3 and array.shape[2] == shape[-1]:
+        array = resize_positions(array[0], shape[0])[None]
+    theirs = _their_shape(path, shape)
+    if array.shape != theirs:
+        hint = "" if resize or path[-1] not in ("bias_table", "position") else "; resizing was not asked for"
+        raise S3Error(f"tensor {name} of the state dict is {array.shape}, the network needs {theirs}{hint}")
+    return jax.numpy.asarray(_from_theirs(path, array, shape))
+
+
+def _inputs(path: Path, shape: tuple[int, ...]) -> int | None:
+    """How many leading axes of a kernel are summed over; None for what is no kernel, and for a convolution 3."""
+    if path[-1] != "kernel":
+        return None
+    if path[0] == "patch":
+        return 3
+    return 2 if path[-2] in ("proj", "reduction") and len(shape) == 3 else 1
+
+
+def _their_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    inputs = _inputs(path, shape)
+    if inputs == 3:
+        return (shape[3], shape[2], shape[0], shape[1])
+    if inputs is not None:
+        return (int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs])))
+    if path[-1] == "bias_table":
+        return (shape[0] * shape[1], shape[2])
+    if path[-1] in ("class_token", "position"):
+        return (1,) * (3 - len(shape)) + shape
+    return (int(np.prod(shape)),)
+
+
+def _from_theirs(path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if _inputs(path, shape) == 3:
+        return array.transpose(2, 3, 1, 0)
+    return (array.T if _inputs(path, shape) else array).reshape(shape)
+
+
+def _to_theirs(path: Path, array: np.ndarray) -> np.ndarray:
+    theirs, inputs = _their_shape(path, array.shape), _inputs(path, array.shape)
+    if inputs == 3:
+        return array.transpose(3, 2, 0, 1)
+    return array.reshape(theirs[::-1]).T if inputs else array.reshape(theirs)

@@ -1,0 +1,69 @@
+"""State dicts in files: names of tensors to arrays, as safetensors or as PyTorch saves them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from s3_jax.errors import S3Error
+from s3_jax.weights.torch_pickle import read_torch
+
+StateDict = dict[str, np.ndarray]
+
+# Under which of these keys a training's checkpoint holds the weights, the first that is there.
+_WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """The tensors of a .safetensors, .pth, .pt or .bin file; of a training's checkpoint those of its model.
+
+    Raises S3Error where there is no such file, or it is neither, or it is cut short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise S3Error(f"there is no file {path}; give a .safetensors or .pth file, or hf-hub:owner/name")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    found = read_torch(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+            break
+    tensors = {name: value for name, value in found.items() if isinstance(value, np.ndarray)} if _named(found) else {}
+    if not tensors:
+        raise S3Error(f"{path} holds no named tensors: it is not a state dict, nor a checkpoint with one")
+    return tensors
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write tensors, whole or not at all."""
+    beside = path.with_name(path.name + ".tmp")
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    beside.write_bytes(safetensors.numpy.save(contiguous, dict(metadata)))
+    os.replace(beside, path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself. Raises S3Error where it is none, or cut short."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise S3Error(f"{path} is not a safetensors file, or it is cut short: {error}") from error
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    try:
+        return dict(safetensors.numpy.load_file(path))
+    except (OSError, safetensors.SafetensorError, KeyError) as error:
+        raise S3Error(f"{path} is not a safetensors file, or it is cut short: {error}; download it again") from error
+
+
+def _named(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
