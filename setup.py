@@ -1,4 +1,4 @@
-"""Installation: `pip install -e .`, with extras `test`, `hub`, `parity`, `wandb`, `tpu` and `cuda`."""
+"""Installation: `pip install -e .`, with extras `test`, `onnx`, `hub`, `parity`, `wandb`, `tpu` and `cuda`."""
 
 from setuptools import find_packages, setup
 
@@ -31,7 +31,8 @@ setup(
         "tensorflow-datasets",
     ],
     extras_require={
-        "test": ["mypy", "psutil", "pytest", "pytest-xdist", "ruff"],
+        "onnx": ["jax2onnx", "onnx"],
+        "test": ["jax2onnx", "mypy", "onnxruntime", "psutil", "pytest", "pytest-xdist", "ruff"],
         "hub": ["huggingface_hub"],
         "parity": ["timm==1.0.31", "torch", "torchvision"],
         "wandb": ["wandb"],

@@ -16,24 +16,20 @@ import jax
 from rich.console import Console
 
 from s3_jax import search
-from s3_jax.config import Config, to_mapping
+from s3_jax.config import Config
 from s3_jax.cost import Evaluated, check_budget, sample_within
-from s3_jax.data.dataset import open_data
-from s3_jax.errors import S3Error
 from s3_jax.evolution import check_size, evolve, merge_windows
 from s3_jax.models.subnet import Params, copy_overlap, slice_weights
 from s3_jax.progress import progress_bar
 from s3_jax.space import Architecture, SearchSpace, map_sizes
-from s3_jax.training.devices import check_batch_size, make_mesh, replicated
+from s3_jax.training.devices import replicated
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
 from s3_jax.training.fit import fit, initial_weights
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network
-from s3_jax.training.records import Metrics, environment, read_json, write_json
+from s3_jax.training.records import read_json
 from s3_jax.training.run import Run
-
-# Settings that say how a run is executed, not what it computes: they may change when it is taken up again.
-CHANGEABLE = ("run.", "data.num_workers", "data.path")
+from s3_jax.training.start import open_workdir, start_run
 
 
 def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopRequest) -> dict[str, Any]:
@@ -41,7 +37,7 @@ def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopR
 
     Raises S3Error for a mistake in the settings, the data or the folder; Interrupted once it has saved on request.
     """
-    _open_workdir(workdir, config)
+    open_workdir(workdir, config)
     if (workdir / "result.json").exists():
         console.print(f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
         return read_json(workdir / "result.json")
@@ -63,50 +59,8 @@ def space_name(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index)
 
 
-def _open_workdir(workdir: Path, config: Config) -> None:
-    settings = to_mapping(config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "config.json"
-        if path.exists():
-            _check_same(read_json(path), settings, workdir)
-        if jax.process_index() == 0:
-            write_json(path, settings)
-    except OSError as error:
-        raise S3Error(
-            f"cannot write to the workdir {workdir}: {error.strerror or error}; choose a folder with room that you may "
-            "write to, with --workdir"
-        ) from error
-
-
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], workdir: Path) -> None:
-    old, new = _flat(before), _flat(now)
-    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    refused = [name for name in changed if not name.startswith(CHANGEABLE)]
-    if refused:
-        rows = "\n".join(f"  config.{name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in refused)
-        raise S3Error(
-            f"{workdir} holds a run that was started with other settings:\n{rows}\n"
-            "Give those again to go on with it, or another --workdir to start a new run"
-        )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value})
-    return flat
-
-
 def _start(config: Config, workdir: Path, console: Console, stop: StopRequest) -> Run:
-    mesh = make_mesh(config.run.num_devices)
-    first = jax.process_index() == 0
-    for field, settings in (("train", config.train), ("retrain.train", config.retrain.train)):
-        check_batch_size(mesh, settings.batch_size, settings.accumulation_steps, f"config.{field}.batch_size")
-    check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
-    data = open_data(config.data, seed=config.seed)
-    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
-    run.write_json("environment.json", environment() | {"dataset": data.record()})
+    run = start_run(config, workdir, console, stop)
     space = config.space.build()
     model = config.model
     clamped = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))

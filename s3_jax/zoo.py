@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from flax import nnx
 
-from s3_jax.cost import Cost, cost
+from s3_jax import standalone
+from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
-from s3_jax.isotropic import IsotropicArchitecture, isotropic_cost
-from s3_jax.models import S3Transformer
-from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models.layers import Linear
 from s3_jax.space import Architecture, Block, Stage, map_sizes
+from s3_jax.standalone import Network, Spec, Standalone
 from s3_jax.weights.convert import load_weights, official_to_timm
 from s3_jax.weights.files import StateDict, read_state_dict
 from s3_jax.weights.hub import fetch
 
-Network = S3Transformer | IsotropicTransformer
 KERNEL_STD = 0.02  # of random weights
-
-
-class Model(NamedTuple):
-    """A published model: its architecture, the image size it is made for and its patches, in pixels."""
-
-    architecture: Architecture | IsotropicArchitecture
-    image_size: int
-    patch_size: int
 
 
 def _windowed(
     widths: tuple[int, ...], depths: tuple[int, ...], windows: tuple[int, ...], image_size: int = 224
-) -> Model:
+) -> Spec:
     stages = zip(widths, depths, windows, strict=True)
     blocks = (Stage(width, (Block(window, 4.0, width),) * depth) for width, depth, window in stages)
-    return Model(Architecture(tuple(blocks)), image_size, 4)
+    return Spec(Architecture(tuple(blocks)), image_size, eval_crop=0.9 if image_size == 224 else 1.0)
 
 
-def _isotropic(width: int, heads: int) -> Model:
-    return Model(IsotropicArchitecture(width, 12, heads), 224, 16)
+def _isotropic(width: int, heads: int, **preprocessing: Any) -> Spec:
+    return Spec(IsotropicArchitecture(width, 12, heads), patch_size=16, **preprocessing)
 
 
 _WIDTHS = (96, 192, 384, 768)
-# S3 as released; Swin: Liu et al. 2021, Sec. 3.3; ViT and DeiT: their Tables 1. At 384 px the paper does not say which
-# windows it fine-tunes with: here they cover the same part of the map as at 224, 12 for 7 and 24 for 14, as Swin's do.
-MODELS: dict[str, Model] = {
+_HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # of the ViTs' weights; all others have ImageNet's
+# S3 as released; Swin: Liu et al. 2021, Sec. 3.3; ViT and DeiT: their Tables 1; preprocessing as timm has it. At 384 px
+# the paper does not say which windows it fine-tunes with: here they cover the same part of the map as at 224, as
+# Swin's do, 12 for 7 and 24 for 14, and the multiply-adds are then those of the paper's Table 1 (33 and 46 G).
+MODELS: dict[str, Spec] = {
     "s3_t": _windowed(_WIDTHS, (2, 2, 6, 2), (7, 7, 14, 7)),
     "s3_s": _windowed(_WIDTHS, (2, 2, 18, 2), (14, 14, 14, 7)),
     "s3_b": _windowed(_WIDTHS, (2, 2, 30, 2), (7, 7, 14, 7)),
@@ -57,8 +52,8 @@ MODELS: dict[str, Model] = {
     "swin_b": _windowed((128, 256, 512, 1024), (2, 2, 18, 2), (7, 7, 7, 7)),
     "deit_s": _isotropic(384, 6),
     "deit_b": _isotropic(768, 12),
-    "vit_s16": _isotropic(384, 6),
-    "vit_b16": _isotropic(768, 12),
+    "vit_s16": _isotropic(384, 6, **_HALVES),
+    "vit_b16": _isotropic(768, 12, **_HALVES),
 }
 
 
@@ -67,20 +62,30 @@ def names() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
-def model(name: str) -> Model:
-    """A published model. Raises S3Error for a name that is none, with those that are."""
+def spec(name: str, *, image_size: int | None = None, num_classes: int = 1000) -> Spec:
+    """What a published model is, for images of `image_size` pixels (None: those it is made for).
+
+    Raises S3Error for a name that is none, with those that are.
+    """
     if name not in MODELS:
         raise S3Error(f"no published model is called {name!r}; there are {', '.join(MODELS)}")
-    return MODELS[name]
+    classes = tuple(str(index) for index in range(num_classes))
+    found = MODELS[name]
+    return dataclasses.replace(found, image_size=image_size or found.image_size, class_names=classes)
 
 
 def architecture(name: str) -> Architecture:
     """The architecture of a published model of the S3 family. Raises S3Error for other names."""
-    found = model(name).architecture
+    found = spec(name).architecture
     if not isinstance(found, Architecture):
         family = ", ".join(key for key, each in MODELS.items() if isinstance(each.architecture, Architecture))
         raise S3Error(f"{name} is a plain transformer, which has no stages and windows; those that have: {family}")
     return found
+
+
+def cost_of(name: str, *, image_size: int | None = None, num_classes: int = 1000) -> Cost:
+    """Parameters and MACs of a published model on one image. Raises S3Error as `create` does."""
+    return spec(name, image_size=image_size, num_classes=num_classes).cost
 
 
 def create(
@@ -91,31 +96,16 @@ def create(
     dtype: str = "float32",
     rngs: nnx.Rngs | None = None,
 ) -> Network:
-    """A published model with random weights, for images of `image_size` pixels (None: those it is made for).
+    """A published model with random weights (seed 0 where `rngs` is not given), for images of `image_size` pixels.
 
     Raises S3Error for an unknown name, or a size that its patches do not tile.
     """
-    found = model(name)
-    return build(
-        found.architecture, image_size or found.image_size, found.patch_size, num_classes, dtype=dtype, rngs=rngs
-    )
+    return standalone.build(spec(name, image_size=image_size, num_classes=num_classes), dtype=dtype, rngs=rngs)
 
 
-def build(
-    architecture: Architecture | IsotropicArchitecture,
-    image_size: int,
-    patch_size: int,
-    num_classes: int,
-    *,
-    dtype: str = "float32",
-    rngs: nnx.Rngs | None = None,
-) -> Network:
-    """The network of an architecture of either kind, with random weights (seed 0 where `rngs` is not given)."""
-    settings: dict[str, Any] = {"image_size": image_size, "patch_size": patch_size, "num_classes": num_classes}
-    settings |= {"dtype": dtype, "rngs": rngs or nnx.Rngs(0)}
-    if isinstance(architecture, IsotropicArchitecture):
-        return IsotropicTransformer(architecture, **settings)
-    return S3Transformer(architecture, **settings)
+def load(path: str | Path, *, dtype: str = "float32") -> Standalone:
+    """The network of a folder that `extract_subnet.py` or `finetune.py` wrote. Raises S3Error where it is none."""
+    return standalone.load(Path(path), dtype=dtype)
 
 
 def pretrained(
@@ -128,14 +118,15 @@ def pretrained(
     resize: bool = False,
     reset_head: bool = False,
     rngs: nnx.Rngs | None = None,
-) -> Network:
+) -> Standalone:
     """A published model with the weights of a file (timm's or the official release's), or of `hf-hub:owner/name`.
 
     resize, reset_head: as `weights.convert.load_weights` has them. Raises S3Error where the weights are not this
     model's, and names the model they look like.
     """
+    found = spec(name, image_size=image_size, num_classes=num_classes)
     # No random weights are made for those that are read, which would take longer than reading.
-    network = nnx.eval_shape(partial(create, name, image_size=image_size, num_classes=num_classes, dtype=dtype))
+    network = nnx.eval_shape(partial(standalone.build, found, dtype=dtype))
     tensors = read_state_dict(fetch(weights))
     try:
         load_weights(network, tensors, resize=resize, reset_head=reset_head)
@@ -143,7 +134,23 @@ def pretrained(
         raise S3Error(f"{weights} does not fit {name}: {error}{_likeness(tensors, name)}") from error
     if reset_head:
         network.head = Linear(network.head.kernel.shape, std=KERNEL_STD, rngs=rngs or nnx.Rngs(0))
-    return network
+    return Standalone(network, found)
+
+
+def open_model(model: str, weights: str = "") -> Standalone:
+    """A published model by name with weights of a file or the hub, or the network of a folder.
+
+    Raises S3Error where there is neither, or the weights are not given.
+    """
+    if model in MODELS:
+        if not weights:
+            raise S3Error(
+                f"{model} is a published model: give its weights, a file or hf-hub:owner/name, with --weights"
+            )
+        return pretrained(model, weights)
+    if Path(model).is_dir():
+        return load(model)
+    raise S3Error(f"{model} is neither the folder of a network nor a published model; those are {', '.join(MODELS)}")
 
 
 def _likeness(tensors: StateDict, but: str) -> str:
@@ -153,40 +160,22 @@ def _likeness(tensors: StateDict, but: str) -> str:
     return f". It looks like {like[0]}" if like and but not in like else ""
 
 
-def _outline(found: Model) -> tuple[Any, ...]:
+def _outline(found: Spec) -> tuple[Any, ...]:
     """Width, blocks and window of every stage; of a plain transformer width and blocks."""
     if isinstance(found.architecture, IsotropicArchitecture):
         return ((found.architecture.embed_dim, found.architecture.depth, None),)
     stages = found.architecture.stages
     clamped = found.architecture.clamped(map_sizes(found.image_size, found.patch_size, len(stages)))
-    return tuple((stage.embed_dim, stage.depth, stage.blocks[0].window) for stage in clamped.stages)
+    return tuple((stage.embed_dim, len(stage.blocks), stage.blocks[0].window) for stage in clamped.stages)
 
 
 def _outline_of(tensors: StateDict) -> tuple[Any, ...]:
     """The same, read from a state dict under timm's names."""
-    widths = {
-        name.removesuffix("blocks.0.norm1.weight"): tensor.size
-        for name, tensor in tensors.items()
-        if name.endswith("blocks.0.norm1.weight")
-    }
+    first = "blocks.0.norm1.weight"
+    widths = {name.removesuffix(first): tensor.size for name, tensor in tensors.items() if name.endswith(first)}
     stages = []
     for prefix, width in sorted(widths.items()):
-        depth = len(
-            {name.removeprefix(prefix).split(".")[1] for name in tensors if name.startswith(f"{prefix}blocks.")}
-        )
+        blocks = {name.removeprefix(prefix).split(".")[1] for name in tensors if name.startswith(f"{prefix}blocks.")}
         table = tensors.get(f"{prefix}blocks.0.attn.relative_position_bias_table")
-        stages.append((width, depth, None if table is None else (math.isqrt(len(table)) + 1) // 2))
+        stages.append((width, len(blocks), None if table is None else (math.isqrt(len(table)) + 1) // 2))
     return tuple(stages)
-
-
-def cost_of(name: str, *, image_size: int | None = None, num_classes: int = 1000) -> Cost:
-    """Parameters and MACs of a published model on one image. Raises S3Error as `create` does."""
-    found = model(name)
-    sizes = {
-        "image_size": image_size or found.image_size,
-        "patch_size": found.patch_size,
-        "num_classes": num_classes,
-    }
-    if isinstance(found.architecture, IsotropicArchitecture):
-        return isotropic_cost(found.architecture, **sizes)
-    return cost(found.architecture, **sizes)

@@ -29,7 +29,7 @@ from s3_jax import zoo
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import S3Error
 from s3_jax.space import Architecture
-from s3_jax.training import ahead
+from s3_jax.training import ahead, records
 from s3_jax.training.collectives import Collective
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/imagenet_s3.py", "Configuration file.")
@@ -42,14 +42,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON for each progra
 
 def read_architecture(text: str) -> Architecture:
     """A published architecture, or that of a JSON file. Raises S3Error where it is neither."""
-    path = Path(text)
-    if not path.exists():
-        return zoo.architecture(text)
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise S3Error(f"{path} is no JSON file: {error}") from error
-    return Architecture.from_json(record.get("architecture", record) if isinstance(record, dict) else record)
+    return records.read_architecture(Path(text)) if Path(text).exists() else zoo.architecture(text)
 
 
 def as_record(result: ahead.Compiled) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def table() -> Table:
         column.justify = "right"
     for name in zoo.names():
         counted = zoo.cost_of(name, num_classes=_CLASSES.value)
-        size = zoo.model(name).image_size
+        size = zoo.spec(name).image_size
         rows.add_row(name, f"{size} px", f"{counted.params / 1e6:.3f}", f"{counted.macs / 1e9:.2f}")
     return rows
 

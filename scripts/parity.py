@@ -61,7 +61,7 @@ def our_answers(name: str, tensors: dict[str, np.ndarray]) -> tuple[np.ndarray, 
     """Logits and maps of our network on the state dict of the same model for 224 px."""
     network = nnx.eval_shape(lambda: zoo.create(name))
     load_weights(network, tensors, resize=name.endswith("_384"), reset_head=False)
-    images = seeded_images(zoo.model(name).image_size)
+    images = seeded_images(zoo.spec(name).image_size)
     run = nnx.jit(lambda network, x: (network(x), maps_of(network, x)))
     logits, maps = run(network, images)
     return np.asarray(logits), list(map(np.asarray, maps))
@@ -81,7 +81,7 @@ def timm_answers(name: str) -> tuple[dict[str, np.ndarray], np.ndarray, list[np.
     model = timm.create_model(TIMM[name])
     tensors = {key: seeded_tensor(key, tuple(value.shape)) for key, value in model.state_dict().items()}
     loaded = {key: torch.from_numpy(value) for key, value in tensors.items()}
-    size = zoo.model(name).image_size
+    size = zoo.spec(name).image_size
     if name.endswith("_384"):
         windows = tuple(stage.blocks[0].window for stage in zoo.architecture(name).stages)
         model = timm.create_model(TIMM[name], img_size=size, window_size=windows)

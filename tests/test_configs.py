@@ -26,7 +26,7 @@ def load(name: str) -> Config:
 
 
 def test_all_configs_are_there():
-    assert set(FILES) == {"digits", "cifar10", "cifar10_full", "imagenet_s3", "image_folder"}
+    assert set(FILES) == {"digits", "cifar10", "cifar10_full", "imagenet_s3", "image_folder", "finetune_384"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -60,7 +60,8 @@ def test_config_describes_a_run_that_can_begin(name):
 @pytest.mark.parametrize("name", FILES)
 def test_config_opens_with_its_command_and_is_kept_by_json(name):
     text = (FOLDER / f"{name}.py").read_text()
-    assert f"python -m s3_jax.main --config=configs/{name}.py --workdir=" in text
+    command = "python scripts/finetune.py" if name.startswith("finetune") else "python -m s3_jax.main"
+    assert f"{command} --config=configs/{name}.py " in text
     config = load(name)
     assert from_mapping(Config, to_mapping(config)) == config
 

@@ -13,7 +13,8 @@ PACKAGE = ROOT / "s3_jax"
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
     *("errors", "space", "cost", "isotropic", "et_error", "evolution", "search", "config"),
-    *("models", "data", "weights", "zoo", "progress", "training", "pipeline", "report", "main"),
+    *("models", "data", "weights", "standalone", "zoo", "progress", "inference", "training", "pipeline"),
+    *("extract", "finetune", "export", "report", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
@@ -27,7 +28,8 @@ NARROW = {
     "models": {"errors", "space", "cost", "isotropic"},
     "data": {"errors", "config"},
     "weights": {"errors", "space", "models", "isotropic"},
-    "zoo": {"errors", "space", "cost", "isotropic", "models", "weights"},
+    "standalone": {"errors", "space", "cost", "isotropic", "models", "weights"},
+    "zoo": {"errors", "space", "cost", "isotropic", "models", "weights", "standalone"},
     "progress": set(),
     "report": {"errors", "space", "cost", "et_error"},
 }

@@ -1,6 +1,12 @@
 """Published models: their names, costs, and the weights that make them."""
 
+import json
+import sys
+import types
+from pathlib import Path
+
 import numpy as np
+import parity
 import pytest
 from flax import nnx
 
@@ -62,7 +68,7 @@ def test_names_that_are_none_are_told_with_those_that_are():
 
 def test_plain_transformers_are_records_too():
     for name in ("s3_b_384", "vit_b16"):
-        found = zoo.model(name).architecture
+        found = zoo.spec(name).architecture
         kind = IsotropicArchitecture if name == "vit_b16" else Architecture
         assert kind.from_json(found.to_json()) == found
     for record in ({}, {"isotropic": 3}, {"isotropic": {"embed_dim": 8}}):
@@ -91,14 +97,31 @@ def test_weights_of_another_model_are_refused_by_its_name(swin_file, name):
 def test_weights_for_another_number_of_classes_need_a_new_classifier(swin_file):
     with pytest.raises(S3Error, match=r"head.fc.(bias|weight) of the state dict is .*1000.*, the network needs .*10"):
         zoo.pretrained("swin_t", str(swin_file), num_classes=10)
-    network = zoo.pretrained("swin_t", str(swin_file), num_classes=10, reset_head=True)
+    network = zoo.pretrained("swin_t", str(swin_file), num_classes=10, reset_head=True).network
     assert network.head.kernel.shape == (768, 10)
     assert float(np.abs(network.head.kernel[...]).max()) > 0
     assert not np.asarray(network.patch.kernel[...]).any()
 
 
-def test_an_unreachable_hub_and_a_missing_file_are_told():
-    with pytest.raises(S3Error, match=r"hf-hub:nobody/nothing: the hub's client is not installed|could not get"):
+def test_an_unreachable_hub_and_a_missing_file_are_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(S3Error, match="hf-hub:nobody/nothing: the hub's client is not installed"):
+        zoo.pretrained("swin_t", "hf-hub:nobody/nothing")
+    client = types.ModuleType("huggingface_hub")
+    client.hf_hub_download = lambda repository, file: (_ for _ in ()).throw(ConnectionError(f"no way to {repository}"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    with pytest.raises(S3Error, match=r"could not get model.safetensors of hf-hub:nobody/nothing: no way to nobody"):
         zoo.pretrained("swin_t", "hf-hub:nobody/nothing")
     with pytest.raises(S3Error, match=r"there is no file nowhere.pth"):
         zoo.pretrained("swin_t", "nowhere.pth")
+
+
+@pytest.mark.parametrize("name", ["s3_t", "deit_s"])
+def test_logits_are_timms(name):
+    """timm 1.0.31's own, of seeded weights and images, as scripts/parity.py has written them."""
+    network = nnx.eval_shape(lambda: zoo.create(name))
+    tensors = {key: parity.seeded_tensor(key, shape) for key, shape in state_dict_shapes(network).items()}
+    logits, maps = parity.our_answers(name, tensors)
+    golden = json.loads(Path(__file__).with_name("golden_logits.json").read_text())[name]
+    np.testing.assert_allclose(logits[:, : parity.KEPT], golden, atol=1e-4)
+    assert [each.shape[-1] for each in maps] == ([96, 192, 384, 768] if name == "s3_t" else [384])

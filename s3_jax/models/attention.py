@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -80,7 +79,7 @@ def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows) -> Ar
         qkv = jnp.roll(qkv, (-shift[0], -shift[1]), (1, 2))
     query, key, value = (partition(qkv[:, :, :, i], side) for i in range(3))
     logits = jnp.einsum("bwhnd,bwhmd->bwhnm", query * HEAD_DIM**-0.5, key).astype(jnp.float32)
-    logits = logits + repeat(relative_bias(table, side), math.prod(logits.shape[:2])).reshape(logits.shape)
+    logits = add_bias(logits, relative_bias(table, side))
     if any(shift):
         logits = logits + _apart(size, windows)
     # A softmax whose division comes last, where it is 32 numbers a token and not side^2.
@@ -109,26 +108,27 @@ def unpartition(x: Array, size: tuple[int, ...]) -> Array:
     return cut.transpose(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, heads, dim)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def repeat(x: Array, count: int) -> Array:
-    """`x` (...) as `count` copies (count, ...), whose gradient is summed by a matrix product.
+@jax.custom_vjp
+def add_bias(logits: Array, bias: Array) -> Array:
+    """Logits (B, windows, heads, side^2, side^2) with a bias (heads, side^2, side^2), whose gradient is a product.
 
-    XLA's CPU backend takes fifty times as long for the sum over a leading axis that it makes of a broadcast.
+    XLA's CPU backend takes fifty times as long for the sum over leading axes that differentiation would make of it.
     """
-    return jnp.broadcast_to(x, (count, *x.shape))
+    return logits + bias
 
 
-def _repeat_forward(x: Array, count: int) -> tuple[Array, None]:
-    return repeat(x, count), None
+def _add_bias_forward(logits: Array, bias: Array) -> tuple[Array, None]:
+    return logits + bias, None
 
 
-def _repeat_backward(count: int, _: None, cotangent: Array) -> tuple[Array]:
+def _add_bias_backward(_: None, cotangent: Array) -> tuple[Array, Array]:
+    count = math.prod(cotangent.shape[:2])
     ones = jnp.ones((1, count), cotangent.dtype)
     total = jnp.matmul(ones, cotangent.reshape(count, -1), preferred_element_type=jnp.float32)
-    return (total.reshape(cotangent.shape[1:]).astype(cotangent.dtype),)
+    return cotangent, total.reshape(cotangent.shape[2:]).astype(cotangent.dtype)
 
 
-repeat.defvjp(_repeat_forward, _repeat_backward)
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def _apart(size: tuple[int, ...], windows: Windows) -> Array:

@@ -40,7 +40,7 @@ class IsotropicTransformer(nnx.Module):
     """A plain vision transformer for images of one size.
 
     dtype: of the computation; parameters, softmax and norm statistics are float32. remat: recompute blocks in the
-    backward pass. Raises S3Error where patches do not tile the image.
+    backward pass. batch_axis: as for `S3Transformer`. Raises S3Error where patches do not tile the image.
     """
 
     def __init__(
@@ -54,11 +54,13 @@ class IsotropicTransformer(nnx.Module):
         dtype: str = "float32",
         kernel_std: float = 0.02,
         remat: bool = False,
+        batch_axis: str | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         if image_size % patch_size:
             raise S3Error(f"images of {image_size} pixels cannot be cut into patches of {patch_size}")
-        self.architecture, self.image_size, self.dtype, self.remat = architecture, image_size, dtype, remat
+        self.architecture, self.image_size, self.dtype = architecture, image_size, dtype
+        self.remat, self.batch_axis = remat, batch_axis
         dim, tokens = architecture.embed_dim, (image_size // patch_size) ** 2
         self.patch = Linear((patch_size, patch_size, channels, dim), inputs=3, std=kernel_std, rngs=rngs)
         self.class_token = nnx.Param(draw(rngs.params(), (dim,), 1, 0.02))
@@ -68,10 +70,11 @@ class IsotropicTransformer(nnx.Module):
         self.norm = LayerNorm((dim,))
         self.head = Linear((dim, num_classes), std=kernel_std, rngs=rngs)
 
-    def __call__(self, x: Array, *, max_drop_path: float = 0.0, key: Array | None = None) -> Array:
+    def __call__(self, x: Array, subnet: None = None, *, max_drop_path: float = 0.0, key: Array | None = None) -> Array:
         """Class logits (B, classes), float32, of images (B, H, W, channels), whose size is `image_size`.
 
-        Stochastic depth is on where `key` is given, rising from 0 at the first block to `max_drop_path` at the last.
+        It has no subnets: the argument is there for those who call networks of either kind. Stochastic depth is on
+        where `key` is given, rising from 0 at the first block to `max_drop_path` at the last.
         """
         token = layer_norm(self.norm, self.tokens(x, max_drop_path=max_drop_path, key=key)[:, 0], epsilon=EPSILON)
         return linear(self.head, token.astype(jnp.float32))
@@ -85,17 +88,20 @@ class IsotropicTransformer(nnx.Module):
         first = jnp.broadcast_to(self.class_token[...].astype(patches.dtype), (x.shape[0], 1, patches.shape[-1]))
         x = jnp.concatenate([first, patches], axis=1) + self.position[...].astype(patches.dtype)
         rates = jnp.linspace(0.0, max_drop_path, len(self.blocks))
-        step = jax.checkpoint(run_block) if self.remat else run_block
+        run = partial(run_block, batch_axis=self.batch_axis)
+        step = jax.checkpoint(run) if self.remat else run
         for j, block in enumerate(self.blocks):
             x = step(block, x, rates[j], None if key is None else jax.random.fold_in(key, j))
         return x
 
 
-def run_block(block: IsotropicBlock, x: Array, rate: Array, key: Array | None) -> Array:
+def run_block(
+    block: IsotropicBlock, x: Array, rate: Array, key: Array | None, *, batch_axis: str | None = None
+) -> Array:
     """One block, (B, N, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
     first, second = (None, None) if key is None else jax.random.split(key)
-    x = x + drop_path(attention(block.attention, layer_norm(block.norm1, x, epsilon=EPSILON)), rate, first)
-    return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x, epsilon=EPSILON)), rate, second)
+    x = x + drop_path(attention(block.attention, layer_norm(block.norm1, x, epsilon=EPSILON)), rate, first, batch_axis)
+    return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x, epsilon=EPSILON)), rate, second, batch_axis)
 
 
 def attention(weights: IsotropicAttention, x: Array) -> Array:

@@ -12,6 +12,7 @@ from s3_jax.data.dataset import Subset
 from s3_jax.data.input import eval_batches
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.space import Architecture
+from s3_jax.standalone import AnyArchitecture
 from s3_jax.training.devices import put_batch, put_replicated
 from s3_jax.training.networks import Network
 from s3_jax.training.programs import evaluation_of
@@ -45,7 +46,7 @@ def error_of_subnets(run: Run, network: Network, subset: Subset) -> Callable[[Ar
     return error
 
 
-def error_of_network(run: Run, network: Network, subset: Subset, architecture: Architecture) -> float:
+def error_of_network(run: Run, network: Network, subset: Subset, architecture: AnyArchitecture) -> float:
     """Top-1 error in percent of one architecture on `subset`, whose images pass through the device once."""
     step = evaluation_of(network.definition, run.mesh)
     mask = put_replicated(run.mesh, network.mask(architecture))

@@ -12,14 +12,17 @@ import optax
 from flax import nnx
 
 from s3_jax.config import ModelConfig, TrainConfig
+from s3_jax.isotropic import IsotropicArchitecture
+from s3_jax.models.isotropic import IsotropicTransformer
 from s3_jax.models.subnet import Params, SubnetMask, slice_weights, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, largest, smallest
+from s3_jax.standalone import AnyArchitecture
 from s3_jax.training.devices import axis_of
 from s3_jax.training.state import TrainState
 from s3_jax.training.steps import Batch, Loss, network_loss, subnet_loss, train_step
 
-Structure = Architecture | SearchSpace
+Structure = AnyArchitecture | SearchSpace
 Update = Callable[[TrainState, Batch, SubnetMask | None, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -34,9 +37,11 @@ class Network:
     params: Params
     structure: Structure
 
-    def mask(self, architecture: Architecture) -> SubnetMask | None:
+    def mask(self, architecture: AnyArchitecture) -> SubnetMask | None:
         """The subnet argument that makes this network compute `architecture`."""
-        return subnet_mask(self.structure, architecture) if isinstance(self.structure, SearchSpace) else None
+        if not isinstance(self.structure, SearchSpace) or isinstance(architecture, IsotropicArchitecture):
+            return None
+        return subnet_mask(self.structure, architecture)
 
 
 @cache
@@ -62,7 +67,7 @@ def static_losses(
 
     Their shapes are known, so their weights are sliced: masked, the smallest would be as dear as the largest.
     """
-    if isinstance(structure, Architecture):
+    if not isinstance(structure, SearchSpace):
         return (network_loss(define(structure, model, num_classes, batch_axis), max_drop_path),)
 
     def sliced(architecture: Architecture) -> Loss:
@@ -114,16 +119,17 @@ def update_of(
 
 def _make(
     structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array, batch_axis: str | None = None
-) -> S3Transformer:
-    return S3Transformer(
-        structure,
-        image_size=model.image_size,
-        patch_size=model.patch_size,
-        num_classes=num_classes,
-        dtype=model.dtype,
-        kernel_std=model.kernel_std,
-        remat=model.remat,
-        every_width=model.every_width,
-        batch_axis=batch_axis,
-        rngs=nnx.Rngs(params=key),
-    )
+) -> S3Transformer | IsotropicTransformer:
+    settings: dict[str, Any] = {
+        "image_size": model.image_size,
+        "patch_size": model.patch_size,
+        "num_classes": num_classes,
+        "dtype": model.dtype,
+        "kernel_std": model.kernel_std,
+        "remat": model.remat,
+        "batch_axis": batch_axis,
+        "rngs": nnx.Rngs(params=key),
+    }
+    if isinstance(structure, IsotropicArchitecture):
+        return IsotropicTransformer(structure, **settings)
+    return S3Transformer(structure, every_width=model.every_width, **settings)

@@ -1,0 +1,53 @@
+"""Networks for other tools: StableHLO and ONNX, each with its weights and a free batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import export
+
+from s3_jax.errors import S3Error
+from s3_jax.standalone import Standalone
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export_stablehlo(model: Standalone, path: Path) -> None:
+    """Write a network as jax.export serialises it: images float32 (B, S, S, 3), normalised, to logits (B, classes).
+
+    `jax.export.deserialize(path.read_bytes()).call(images)` runs it, without this package.
+    """
+    (batch,) = export.symbolic_shape("batch")
+    size = model.spec.image_size
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+    _write(path, export.export(jax.jit(_function(model)), platforms=PLATFORMS)(images).serialize())
+
+
+def export_onnx(model: Standalone, path: Path) -> None:
+    """Write a network as ONNX, of the same input and output. Raises S3Error where jax2onnx is not installed."""
+    try:
+        from jax2onnx import to_onnx
+    except ImportError as error:
+        raise S3Error(f"ONNX needs an extra that is not installed ({error}): pip install -e .[onnx]") from error
+    size = model.spec.image_size
+    _write(path, to_onnx(_function(model), inputs=[("B", size, size, 3)]).SerializeToString())
+
+
+def _function(model: Standalone):  # type: ignore[no-untyped-def]
+    """The network as a function of images alone."""
+    definition, state = nnx.split(model.network)
+    return lambda images: nnx.merge(definition, state)(images)
+
+
+def _write(path: Path, data: bytes | bytearray) -> None:
+    """Whole or not at all. Raises S3Error where the disk refuses it."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        raise S3Error(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,136 @@
+"""Training of a network that has weights already, at another resolution or on other classes: one resumable run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from rich.console import Console
+
+from s3_jax import standalone
+from s3_jax.config import Config
+from s3_jax.data.dataset import ImageData
+from s3_jax.errors import S3Error
+from s3_jax.models.subnet import Params
+from s3_jax.space import Architecture
+from s3_jax.standalone import About, AnyArchitecture, Spec, Standalone
+from s3_jax.training.devices import replicated
+from s3_jax.training.evaluate import error_of_network
+from s3_jax.training.fit import fit
+from s3_jax.training.loop import StopRequest
+from s3_jax.training.records import read_json
+from s3_jax.training.run import Run
+from s3_jax.training.start import open_workdir, start_run
+from s3_jax.weights.convert import load_weights, params_of, to_state_dict
+
+PHASE = "finetune"
+
+
+def finetune(
+    start: Standalone, config: Config, workdir: Path, *, from_scratch: bool, console: Console, stop: StopRequest
+) -> dict[str, Any]:
+    """Train `start` on the data of `config`, and write its network's folder `workdir/network`. Returns the result.
+
+    Bias tables and position embeddings are resized to the configuration's image size; the classifier is new where the
+    classes are others. from_scratch: the same training from random weights, to compare with. Raises S3Error for
+    settings that do not fit; Interrupted once it has saved on request.
+    """
+    open_workdir(workdir, config)
+    _check_same_start(workdir, start.spec, from_scratch)
+    if (workdir / "result.json").exists():
+        console.print(f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
+        return read_json(workdir / "result.json")
+    run = start_run(config, workdir, console, stop)
+    try:
+        spec = target_spec(start.spec, config, run.data)
+        run.write_json("start.json", _start_record(start.spec, from_scratch))
+        network = fit(
+            run,
+            PHASE,
+            spec.architecture,
+            config.train,
+            run.data.train_and_holdout,
+            lambda: _initial(run, start, spec, from_scratch),
+        )
+        accuracy = 100.0 - error_of_network(run, network, run.data.test, spec.architecture)
+    finally:
+        run.metrics.close()
+    spec = dataclasses.replace(spec, about=_about(start.spec, config, run.data, accuracy, from_scratch))
+    if jax.process_index() == 0:
+        standalone.save(workdir / "network", Standalone(nnx.merge(network.definition, network.params), spec))
+    result = {
+        "test_accuracy": accuracy,
+        "params": spec.cost.params,
+        "macs": spec.cost.macs,
+        "dataset": run.data.record(),
+    }
+    run.write_json("result.json", result)
+    return result
+
+
+def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
+    """The specification of the network that is trained: with the data's classes, at the configuration's image size."""
+    size = config.model.image_size
+    if config.model.patch_size != start.patch_size:
+        raise S3Error(
+            f"config.model.patch_size = {config.model.patch_size}, but the network has patches of {start.patch_size}; "
+            "give that"
+        )
+    return dataclasses.replace(
+        start,
+        architecture=scaled(start.architecture, start.image_size, size),
+        image_size=size,
+        class_names=data.class_names,
+        mean=config.data.mean,
+        std=config.data.std,
+        eval_crop=config.data.eval_crop,
+    )
+
+
+def scaled(architecture: AnyArchitecture, old: int, new: int) -> AnyArchitecture:
+    """The architecture for images of `new` pixels instead of `old`: windows cover the same part of the map.
+
+    So 7 becomes 12 between 224 and 384 pixels, and 14 becomes 24.
+    """
+    if not isinstance(architecture, Architecture):
+        return architecture
+    stages = []
+    for stage in architecture.stages:
+        blocks = (dataclasses.replace(b, window=max(1, round(b.window * new / old))) for b in stage.blocks)
+        stages.append(dataclasses.replace(stage, blocks=tuple(blocks)))
+    return Architecture(tuple(stages))
+
+
+def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Params:
+    """The weights to begin with, on every device."""
+    network = standalone.build(spec, rngs=nnx.Rngs(params=run.key(PHASE)))
+    if not from_scratch:
+        other_classes = spec.class_names != start.spec.class_names
+        load_weights(network, to_state_dict(start.network), resize=True, reset_head=other_classes)
+    return jax.device_put(params_of(network), replicated(run.mesh))
+
+
+def _start_record(spec: Spec, from_scratch: bool) -> dict[str, Any]:
+    return {"from_scratch": from_scratch, "start": spec.to_json()}
+
+
+def _check_same_start(workdir: Path, spec: Spec, from_scratch: bool) -> None:
+    path = workdir / "start.json"
+    if path.exists() and read_json(path) != _start_record(spec, from_scratch):
+        raise S3Error(
+            f"{workdir} holds a training that began with another network; give that one, or another --workdir"
+        )
+
+
+def _about(start: Spec, config: Config, data: ImageData, accuracy: float, from_scratch: bool) -> About:
+    train, before = config.train, "" if from_scratch else f"; before that: {start.about.recipe or 'not recorded'}"
+    return About(
+        data=f"{data.name}, split {data.train_and_holdout.split}",
+        recipe=f"{train.epochs:g} epochs in batches of {train.batch_size}, AdamW, peak {train.learning_rate:g}, "
+        f"{config.model.image_size} px{before}",
+        accuracy=f"top-1 {accuracy:.2f} % on split {data.test.split}",
+        licence=start.about.licence,
+    )

@@ -1,0 +1,175 @@
+"""A network by itself, with all that it takes to use it: in memory, and as a folder.
+
+folder/  architecture.json   the architecture, sizes, classes, preprocessing, and where the weights are from
+         weights.safetensors under timm's names
+         README.md           the model card
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from s3_jax.cost import Cost, cost
+from s3_jax.errors import S3Error
+from s3_jax.isotropic import IsotropicArchitecture, isotropic_cost
+from s3_jax.models import S3Transformer
+from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.space import Architecture
+from s3_jax.weights.convert import load_weights, to_state_dict
+from s3_jax.weights.files import read_state_dict, write_safetensors
+
+Network = S3Transformer | IsotropicTransformer
+AnyArchitecture = Architecture | IsotropicArchitecture
+RECORD, WEIGHTS, CARD = "architecture.json", "weights.safetensors", "README.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """Where weights are from, in words, for the model card; "" where it is not known."""
+
+    data: str = ""  # what the network was trained on
+    recipe: str = ""
+    accuracy: str = ""  # with the split that it was measured on
+    licence: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Everything about a network but its weights."""
+
+    architecture: AnyArchitecture
+    image_size: int = 224  # pixels
+    patch_size: int = 4  # pixels
+    class_names: tuple[str, ...] = tuple(str(index) for index in range(1000))
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    eval_crop: float = 0.9  # share of the resized image's side that the centre crop keeps
+    about: About = About()
+
+    @property
+    def cost(self) -> Cost:
+        """Parameters, and MACs of one image."""
+        sizes = {"image_size": self.image_size, "patch_size": self.patch_size, "num_classes": len(self.class_names)}
+        if isinstance(self.architecture, IsotropicArchitecture):
+            return isotropic_cost(self.architecture, **sizes)
+        return cost(self.architecture, **sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record in `architecture.json`."""
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        record |= {"architecture": self.architecture.to_json(), "about": dataclasses.asdict(self.about)}
+        return json.loads(json.dumps(record))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Spec:
+        """The value of a record that `to_json` made. Raises S3Error where the record is not one."""
+        try:
+            kept = dict(record)
+            found = kept.pop("architecture")
+            kind = IsotropicArchitecture if "isotropic" in found else Architecture
+            triples = {name: tuple(map(float, kept.pop(name))) for name in ("mean", "std")}
+            names, about = tuple(map(str, kept.pop("class_names"))), About(**kept.pop("about"))
+            return cls(kind.from_json(found), class_names=names, about=about, **triples, **kept)  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise S3Error(f"not the record of a stand-alone network: {error!r}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Standalone:
+    """A network with its specification."""
+
+    network: Network
+    spec: Spec
+
+
+def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -> Network:
+    """The network of a specification with random weights (seed 0 where `rngs` is not given).
+
+    Raises S3Error where patches do not tile the image.
+    """
+    settings: dict[str, Any] = {"image_size": spec.image_size, "patch_size": spec.patch_size}
+    settings |= {"num_classes": len(spec.class_names), "dtype": dtype, "rngs": rngs or nnx.Rngs(0)}
+    if isinstance(spec.architecture, IsotropicArchitecture):
+        return IsotropicTransformer(spec.architecture, **settings)
+    return S3Transformer(spec.architecture, **settings)
+
+
+def save(folder: Path, model: Standalone) -> None:
+    """Write a network's folder, its weights last. Raises S3Error where it cannot be written."""
+    save_card(folder, model.spec)
+    try:
+        write_safetensors(folder / WEIGHTS, to_state_dict(model.network), {"format": "pt"})
+    except OSError as error:
+        raise S3Error(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def save_card(folder: Path, spec: Spec) -> None:
+    """Write all of a network's folder but its weights. Raises S3Error where it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).write_text(json.dumps(spec.to_json(), indent=1) + "\n")
+        (folder / CARD).write_text(card(spec))
+    except OSError as error:
+        raise S3Error(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def load(folder: Path, *, dtype: str = "float32") -> Standalone:
+    """The network of a folder that `save` wrote. Raises S3Error where it is none, or incomplete."""
+    path = folder / RECORD
+    if not path.is_file():
+        raise S3Error(f"{folder} holds no {RECORD}: it is not the folder of a network; extract_subnet.py writes such")
+    try:
+        spec = Spec.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise S3Error(f"{path} cannot be read: {error}") from error
+    network = nnx.eval_shape(lambda: build(spec, dtype=dtype))
+    load_weights(network, read_state_dict(folder / WEIGHTS), resize=False, reset_head=False)
+    return Standalone(network, spec)
+
+
+def card(spec: Spec) -> str:
+    """The model card, in markdown."""
+    counted = spec.cost
+    rows = [
+        ("architecture", _describe(spec.architecture)),
+        ("image", f"{spec.image_size} px, centre crop of {spec.eval_crop:g} of the shorter side, bicubic"),
+        ("classes", f"{len(spec.class_names):,}"),
+        ("parameters", f"{counted.params:,}"),
+        ("multiply-adds of one image", f"{counted.macs / 1e9:.3g} G"),
+        ("trained on", spec.about.data or "not recorded"),
+        ("recipe", spec.about.recipe or "not recorded"),
+        ("accuracy", spec.about.accuracy or "not measured"),
+        ("licence of the weights", spec.about.licence or "that of their source; not recorded"),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# A vision transformer of s3_jax\n\n| | |\n| --- | --- |\n{table}\n\n"
+        '```python\nfrom s3_jax import zoo\n\nmodel = zoo.load("THIS FOLDER")\n'
+        "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std\n```\n\n"
+        f"`{WEIGHTS}` has timm's names and shapes; `{RECORD}` tells every block, and the preprocessing.\n"
+    )
+
+
+def _describe(architecture: AnyArchitecture) -> str:
+    if isinstance(architecture, IsotropicArchitecture):
+        width, depth, heads = architecture.embed_dim, architecture.depth, architecture.heads
+        return f"plain transformer, width {width}, {depth} blocks of {heads} heads"
+    stages = architecture.stages
+    parts = {
+        "widths": [str(stage.embed_dim) for stage in stages],
+        "blocks": [str(stage.depth) for stage in stages],
+        "heads": [_range(block.heads for block in stage.blocks) for stage in stages],
+        "windows": [_range(block.window for block in stage.blocks) for stage in stages],
+    }
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in parts.items())
+
+
+def _range(values: Any) -> str:
+    low, *others = sorted(set(values))
+    return f"{low} to {others[-1]}" if others else str(low)

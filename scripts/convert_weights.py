@@ -1,0 +1,41 @@
+"""Write the weights of a network for timm: a safetensors file with its names and shapes, every tensor checked.
+
+    python scripts/convert_weights.py --model=s3_t --weights=S3-T.pth --out=s3_t.safetensors
+    python scripts/convert_weights.py --model=runs/mine/network --out=mine.safetensors
+
+--model, --weights: as for predict.py. timm.create_model(name, checkpoint_path="s3_t.safetensors") reads the file where
+the architecture is one of timm's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from s3_jax import zoo
+from s3_jax.errors import S3Error
+from s3_jax.weights.convert import to_state_dict
+from s3_jax.weights.files import write_safetensors
+
+_MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
+_WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
+_OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Read, check and write. Returns the exit code."""
+    del arguments
+    try:
+        tensors = to_state_dict(zoo.open_model(_MODEL.value, _WEIGHTS.value).network)
+        write_safetensors(Path(_OUT.value), tensors, {"format": "pt"})
+    except (S3Error, OSError) as error:
+        print(f"convert_weights: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(tensors)} tensors: {_OUT.value}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,53 @@
+"""Take a network away into other tools: safetensors, StableHLO and ONNX, with a model card.
+
+    python scripts/export.py --model=runs/digits/network --out=exported
+    python scripts/export.py --model=s3_t --weights=S3-T.pth --out=exported --formats=safetensors,stablehlo
+
+--model, --weights: as for predict.py. --formats: any of safetensors (with architecture.json), stablehlo, onnx (extra
+onnx). Inputs are images float32 (batch, S, S, 3), normalised as architecture.json tells; the batch size is free.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from s3_jax import standalone, zoo
+from s3_jax.errors import S3Error
+from s3_jax.export import export_onnx, export_stablehlo
+
+FORMATS = ("safetensors", "stablehlo", "onnx")
+_MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
+_WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
+_OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
+_FORMATS = flags.DEFINE_list("formats", list(FORMATS), "Which to write.")
+
+
+def main(arguments: list[str]) -> int:
+    """Write every format. Returns the exit code."""
+    del arguments
+    out = Path(_OUT.value)
+    try:
+        unknown = sorted(set(_FORMATS.value) - set(FORMATS))
+        if unknown:
+            raise S3Error(f"--formats has {unknown[0]!r}; choose of {', '.join(FORMATS)}")
+        model = zoo.open_model(_MODEL.value, _WEIGHTS.value)
+        if "onnx" in _FORMATS.value:
+            export_onnx(model, out / "model.onnx")
+        if "stablehlo" in _FORMATS.value:
+            export_stablehlo(model, out / "model.stablehlo")
+        if "safetensors" in _FORMATS.value:
+            standalone.save(out, model)
+        else:
+            standalone.save_card(out, model.spec)
+    except S3Error as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    print(f"{', '.join(_FORMATS.value)}: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

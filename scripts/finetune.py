@@ -1,0 +1,60 @@
+"""Train a network that has weights already: at another resolution, or on your own classes.
+
+    python scripts/finetune.py --config=configs/finetune_384.py --model=s3_b --weights=S3-B.pth \
+        --workdir=runs/s3_b_384 --config.data.path=IMAGENET
+    python scripts/finetune.py --config=configs/image_folder.py --model=runs/mine/network --workdir=runs/finer
+
+--model, --weights: as for predict.py. The configuration's fields model.image_size, data, augment, train and run count.
+The network is then in WORKDIR/network. The same command goes on with a training that was stopped. --from_scratch: the
+same training from random weights, to compare with.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from s3_jax import zoo
+from s3_jax.config import Config, from_mapping
+from s3_jax.errors import Interrupted, S3Error
+from s3_jax.finetune import finetune
+from s3_jax.training.devices import keep_compiled_programs, start_processes
+from s3_jax.training.loop import StopRequest
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; its fields can be given as flags.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training.", required=True)
+_MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
+_WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
+_FROM_SCRATCH = flags.DEFINE_bool("from_scratch", False, "Begin with random weights instead.")
+
+
+def main(arguments: list[str]) -> int:
+    """Train. Returns the exit code, as s3_jax.main does."""
+    del arguments
+    console = Console()
+    try:
+        keep_compiled_programs()
+        start_processes()
+        stop = StopRequest()
+        stop.listen()
+        config = from_mapping(Config, _CONFIG.value.to_dict())
+        start = zoo.open_model(_MODEL.value, _WEIGHTS.value)
+        workdir = Path(_WORKDIR.value)
+        result = finetune(start, config, workdir, from_scratch=_FROM_SCRATCH.value, console=console, stop=stop)
+        console.print(f"top-1 {result['test_accuracy']:.2f} % on the test split; network: {workdir / 'network'}")
+    except Interrupted as stopped:
+        print(stopped)
+        return 143
+    except (S3Error, OSError) as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config"])
+    app.run(main)

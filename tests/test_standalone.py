@@ -1,0 +1,182 @@
+"""Networks by themselves: their folders, what they say of images, their exports, and the commands for all that."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from s3_jax import standalone, zoo
+from s3_jax.config import DataConfig
+from s3_jax.data.dataset import open_data
+from s3_jax.errors import S3Error
+from s3_jax.export import export_onnx, export_stablehlo
+from s3_jax.inference import accuracy, list_images, logits_of, predict
+from s3_jax.isotropic import IsotropicArchitecture
+from s3_jax.space import Architecture, Block, Stage
+from s3_jax.standalone import About, Spec, Standalone
+from s3_jax.weights.convert import params_of
+
+ROOT = Path(__file__).parent.parent
+DIGITS = tuple(str(number) for number in range(10))
+# A window that pads its map, a shifted one, and one that covers its map.
+WINDOWED = Architecture((Stage(8, (Block(3, 1.0, 32), Block(2, 2.0, 32))), Stage(16, (Block(2, 1.0, 64),))))
+HALF = (0.5, 0.5, 0.5)
+ABOUT = About(data="digits, split train", recipe="none", accuracy="top-1 10 % on split test", licence="MIT")
+
+
+def make(kind: str = "windowed") -> Standalone:
+    architecture = WINDOWED if kind == "windowed" else IsotropicArchitecture(8, 2, 2)
+    spec = Spec(architecture, 8, 2, DIGITS, HALF, HALF, 1.0, ABOUT)
+    return Standalone(standalone.build(spec, rngs=nnx.Rngs(3)), spec)
+
+
+@pytest.fixture(scope="module")
+def model() -> Standalone:
+    return make()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "network"
+    standalone.save(path, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((3, 8, 8, 3), np.float32)
+
+
+@pytest.mark.parametrize("kind", ["windowed", "isotropic"])
+def test_a_folder_holds_the_whole_network(kind, tmp_path):
+    saved = make(kind)
+    standalone.save(tmp_path / "network", saved)
+    loaded = zoo.load(tmp_path / "network")
+    assert loaded.spec == saved.spec
+    jax.tree.map(np.testing.assert_array_equal, params_of(loaded.network), params_of(saved.network))
+    card = (tmp_path / "network" / "README.md").read_text()
+    for text in (f"{saved.spec.cost.params:,}", "digits, split train", "top-1 10 % on split test", "MIT"):
+        assert text in card
+
+
+def test_folders_that_are_none_or_incomplete_are_told(folder, tmp_path):
+    with pytest.raises(S3Error, match=r"holds no architecture\.json"):
+        zoo.load(tmp_path)
+    (tmp_path / "architecture.json").write_text("{}")
+    with pytest.raises(S3Error, match="not the record of a stand-alone network"):
+        zoo.load(tmp_path)
+    (tmp_path / "architecture.json").write_text((folder / "architecture.json").read_text())
+    with pytest.raises(S3Error, match=r"there is no file .*weights\.safetensors"):
+        zoo.load(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes()[:1000])
+    with pytest.raises(S3Error, match="cut short"):
+        zoo.load(tmp_path)
+
+
+def test_predictions_are_the_likeliest_classes_whatever_the_batch(model, tmp_path):
+    rng = np.random.default_rng(1)
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    paths = list_images([str(tmp_path)])
+    assert [path.name for path in paths] == ["0.png", "1.png", "2.png"]
+    found = predict(model, paths, top=10, batch_size=2)
+    for prediction in found:
+        chances = [chance for _, chance in prediction.classes]
+        assert chances == sorted(chances, reverse=True)
+        assert sum(chances) == pytest.approx(1.0, abs=1e-5)
+        assert {name for name, _ in prediction.classes} == set(DIGITS)
+    alone = predict(model, paths[1:2], top=10, batch_size=16)[0]
+    assert [name for name, _ in alone.classes] == [name for name, _ in found[1].classes]
+    (tmp_path / "3.png").write_text("no image")
+    with pytest.raises(S3Error, match=r"3\.png: not an image"):
+        predict(model, list_images([str(tmp_path)]), batch_size=2)
+    with pytest.raises(S3Error, match="there is no file or folder"):
+        list_images([str(tmp_path / "missing.png")])
+
+
+def test_accuracy_counts_every_image_once(model):
+    """Against the ranks of each image's own label, counted one by one."""
+    config = DataConfig(source="digits", mean=HALF, std=HALF, eval_crop=1.0)
+    test = open_data(config, seed=0).test
+    found = accuracy(model, test, config, batch_size=100)
+    pixels = np.stack([np.asarray(test.source[index][0]) for index in test.indices])
+    labels = np.array([test.source[index][1] for index in test.indices])
+    logits = np.asarray(logits_of(model)((pixels / np.float32(255) - 0.5) / 0.5))
+    rank = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(1)
+    assert found.images == len(labels) == 359
+    assert found.top1 == pytest.approx(100 * (rank < 1).mean(), abs=0.3)
+    assert found.top5 == pytest.approx(100 * (rank < 5).mean(), abs=0.3)
+    assert 0 < found.top1 < found.top5 < 100
+
+
+def test_stablehlo_answers_as_the_network_for_any_batch(model, images, tmp_path):
+    export_stablehlo(model, tmp_path / "out" / "model.stablehlo")
+    exported = jax.export.deserialize((tmp_path / "out" / "model.stablehlo").read_bytes())
+    for batch in (images, images[:1]):
+        np.testing.assert_allclose(exported.call(batch), model.network(batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["windowed", "isotropic"])
+def test_onnx_answers_as_the_network_in_a_process_without_jax(kind, images, tmp_path):
+    exported = make(kind)
+    export_onnx(exported, tmp_path / "model.onnx")
+    np.save(tmp_path / "images.npy", images)
+    program = """
+import sys, numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1] + "/model.onnx")
+images = numpy.load(sys.argv[1] + "/images.npy")
+for count in (1, 3):
+    (logits,) = session.run(None, {session.get_inputs()[0].name: images[:count]})
+numpy.save(sys.argv[1] + "/logits.npy", logits)
+assert "jax" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), exported.network(images), atol=1e-4)
+
+
+def command(script: str, *flags: str) -> subprocess.CompletedProcess:
+    program = [sys.executable, str(ROOT / "scripts" / script), *flags]
+    return subprocess.run(program, env=dict(os.environ), cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def test_commands_evaluate_and_export(folder, tmp_path):
+    done = command("evaluate.py", f"--model={folder}", "--source=digits", "--split=test", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 359
+    done = command("export.py", f"--model={folder}", f"--out={tmp_path / 'out'}", "--formats=safetensors,stablehlo")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("architecture.json", "weights.safetensors", "README.md", "model.stablehlo")
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("predict.py", ["--model=FOLDER", "setup.py"], "setup.py: not an image"),
+        ("predict.py", ["--model=s3_t", "LICENSE"], "give its weights"),
+        ("evaluate.py", ["--model=nothing", "--source=digits"], "neither the folder of a network nor a published"),
+        ("evaluate.py", ["--model=FOLDER", "--source=image_folder", "--path=nowhere"], "no folder 'nowhere/val'"),
+        (
+            "convert_weights.py",
+            ["--model=swin_b", "--weights=FOLDER/weights.safetensors", "--out=OUT"],
+            "has no tensor",
+        ),
+        ("export.py", ["--model=FOLDER", "--out=OUT", "--formats=tflite"], "--formats has 'tflite'"),
+        ("extract_subnet.py", ["--workdir=FOLDER", "--out=OUT"], "is not the folder of a run"),
+    ],
+)
+def test_mistakes_get_a_message_and_leave_nothing(folder, tmp_path, script, flags, message):
+    out = tmp_path / "out"
+    done = command(script, *(flag.replace("FOLDER", str(folder)).replace("OUT", str(out)) for flag in flags))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
