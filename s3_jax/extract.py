@@ -94,7 +94,7 @@ def _spec(
     workdir: Path, config: Config, dataset: dict[str, Any], chosen: Architecture, index: int, retrained: bool
 ) -> Spec:
     names = dataset.get("class_names") or [str(number) for number in range(dataset["num_classes"])]
-    epochs = (config.retrain if retrained else config).train.epochs
+    train = config.retrain.train if retrained else config.train
     recipe = "retrained, starting from the supernet" if config.retrain.from_supernet else "retrained from scratch"
     if not retrained:
         recipe = f"weights inherited from the supernet of space {space_name(index)} (sandwich rule)"
@@ -108,7 +108,7 @@ def _spec(
         config.data.eval_crop,
         About(
             data=f"{dataset['name']}, split {dataset['splits']['train']['split']}",
-            recipe=f"{recipe}, {epochs:g} epochs in batches of {config.train.batch_size}",
+            recipe=f"{recipe}, {train.epochs:g} epochs in batches of {train.batch_size}",
             accuracy=_accuracy(workdir, dataset, chosen, index, retrained),
         ),
     )

@@ -141,7 +141,7 @@ def card(spec: Spec) -> str:
         ("image", f"{spec.image_size} px, centre crop of {spec.eval_crop:g} of the shorter side, bicubic"),
         ("classes", f"{len(spec.class_names):,}"),
         ("parameters", f"{counted.params:,}"),
-        ("multiply-adds of one image", f"{counted.macs / 1e9:.3g} G"),
+        ("multiply-adds of one image", f"{counted.macs / 1e6:,.4g} M"),
         ("trained on", spec.about.data or "not recorded"),
         ("recipe", spec.about.recipe or "not recorded"),
         ("accuracy", spec.about.accuracy or "not measured"),

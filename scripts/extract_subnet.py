@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from s3_jax import standalone
 from s3_jax.errors import S3Error
@@ -28,6 +28,7 @@ _RETRAINED = flags.DEFINE_bool("retrained", False, "Take the weights of the winn
 def main(arguments: list[str]) -> int:
     """Extract and write. Returns the exit code."""
     del arguments
+    logging.set_verbosity(logging.WARNING)
     try:
         architecture = read_architecture(Path(_ARCHITECTURE.value)) if _ARCHITECTURE.value else None
         model = extract(Path(_WORKDIR.value), architecture, retrained=_RETRAINED.value)

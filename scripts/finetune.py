@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
@@ -35,6 +35,7 @@ _FROM_SCRATCH = flags.DEFINE_bool("from_scratch", False, "Begin with random weig
 def main(arguments: list[str]) -> int:
     """Train. Returns the exit code, as s3_jax.main does."""
     del arguments
+    logging.set_verbosity(logging.WARNING)
     console = Console()
     try:
         keep_compiled_programs()

@@ -12,6 +12,12 @@ from pathlib import Path
 import kill_and_compare
 import pytest
 
+from s3_jax import zoo
+from s3_jax.config import DataConfig
+from s3_jax.data.dataset import open_data
+from s3_jax.errors import S3Error
+from s3_jax.extract import extract
+from s3_jax.inference import accuracy
 from s3_jax.space import SearchSpace
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +121,32 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(finished, en
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("killed after") == 10
     assert "all results and weights equal" in done.stdout
+
+
+def test_its_networks_can_be_taken_out(finished):
+    """They answer on the test images as the run has measured it, once sliced and once retrained."""
+    result = json.loads((finished / "result.json").read_text())
+    best = result["spaces"][-1]["best"]
+    settings = {"mean": (0.3, 0.3, 0.3), "std": (0.38, 0.38, 0.38)}
+    test = open_data(DataConfig(source="digits"), seed=0).test
+    for retrained, measured in ((False, best["test_accuracy_inherited"]), (True, best["test_accuracy"])):
+        model = extract(finished, retrained=retrained)
+        assert model.spec.cost.params == best["params"]
+        assert (model.spec.mean, model.spec.std) == tuple(settings.values())
+        found = accuracy(model, test, DataConfig(source="digits", **settings), batch_size=359)
+        assert found.top1 == pytest.approx(measured, abs=0.3)  # one image of 359 may lie on the edge
+    assert f"{best['test_accuracy']:.2f} % on split test" in model.spec.about.accuracy
+
+
+def test_a_network_that_is_not_in_the_run_is_refused(finished, tmp_path):
+    with pytest.raises(S3Error, match="is not in the space"):
+        extract(finished, zoo.architecture("s3_t"))
+    with pytest.raises(S3Error, match="only the best architecture of a space is retrained"):
+        extract(finished, zoo.architecture("s3_t"), retrained=True)
+    (tmp_path / "config.json").write_text((finished / "config.json").read_text())
+    (tmp_path / "environment.json").write_text((finished / "environment.json").read_text())
+    with pytest.raises(S3Error, match="no search of this run is done"):
+        extract(tmp_path)
 
 
 def test_a_difference_between_runs_is_found(finished, tmp_path):
