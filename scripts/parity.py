@@ -1,6 +1,6 @@
 """Compare our networks with timm's on equal weights and images. Needs the extra parity, in an environment of its own.
 
-    python scripts/parity.py [--models=s3_t,swin_b] [--write=tests/golden_logits.json]
+    python scripts/parity.py [--models=s3_t,swin_b] [--images=FOLDER] [--write=tests/golden_logits.json]
 
 For every published model: the largest difference of the logits and of each stage's map, on weights drawn from a seed by
 the name of each tensor. Those of 384 px are made of the weights for 224 px, once by timm's bicubic resizing and once by
@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from s3_jax import zoo
+from s3_jax.data.image_folder import SUFFIXES
+from s3_jax.inference import read_image
 from s3_jax.models import S3Transformer
 from s3_jax.weights.convert import load_weights
 
@@ -40,6 +42,7 @@ TIMM = {
 }
 KEPT = 8  # logits of an image that the tests compare
 _MODELS = flags.DEFINE_list("models", list(TIMM), "Of the published ones.")
+_IMAGES = flags.DEFINE_string("images", "", "Folder of images, at any depth: compare what is made of them, too.")
 _WRITE = flags.DEFINE_string("write", None, "File for some logits of the models.")
 
 
@@ -105,9 +108,28 @@ def timm_answers(name: str) -> tuple[dict[str, np.ndarray], np.ndarray, list[np.
     return tensors, logits, [each.permute(0, 2, 3, 1).numpy() for each in maps]
 
 
+def preprocessing_difference(folder: Path) -> tuple[int, float]:
+    """How many images there are, and how far the two evaluation transforms lie apart at most, in steps of 255."""
+    from PIL import Image
+    from timm.data import create_transform
+
+    spec, differences = zoo.spec("s3_t"), []
+    transform = create_transform(
+        spec.image_size, interpolation="bicubic", crop_pct=spec.eval_crop, mean=spec.mean, std=spec.std
+    )
+    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES):
+        theirs = transform(Image.open(path).convert("RGB")).numpy().transpose(1, 2, 0)
+        difference = np.abs(read_image(path, spec) - theirs) * np.array(spec.std) * 255
+        differences.append(float(difference.max()))
+    return len(differences), max(differences)
+
+
 def main(arguments: list[str]) -> None:
     """Compare, print, and write."""
     del arguments
+    if _IMAGES.value:
+        count, largest = preprocessing_difference(Path(_IMAGES.value))
+        print(f"preprocessing of {count:,} images: largest difference {largest:.1e} of 255")
     rows = Table("model", "logits", "maps", "largest logit", title="Largest difference from timm, float32")
     kept = {}
     for name in _MODELS.value:

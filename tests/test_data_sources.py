@@ -13,7 +13,7 @@ from PIL import Image
 from s3_jax.config import DataConfig
 from s3_jax.data import open_data
 from s3_jax.data.image_folder import open_image_folder
-from s3_jax.data.sources import BadImage, CachedImages, MemoryImages, decode, open_digits, open_encoded, resized
+from s3_jax.data.sources import BadImage, CachedImages, MemoryImages, decode, decoded_for, open_digits, open_encoded
 from s3_jax.data.tfds_source import open_tfds
 from s3_jax.errors import S3Error
 
@@ -151,14 +151,15 @@ def test_reduced_jpeg_decoding_does_not_show() -> None:
     encoded = encode(smooth, "JPEG", quality=95)
     box = (100.0, 40.0, 900.0, 760.0)
     opened = open_encoded(encoded)
-    reduced = resized(opened, box, 64)
+    decoded, scaled = decoded_for(opened, box, 64)
     assert opened.size == (250, 200)  # it was decoded at a quarter
+    reduced = np.asarray(decoded.resize((64, 64), Image.Resampling.BICUBIC, box=scaled))
     exact = np.asarray(decode(open_encoded(encoded)).resize((64, 64), Image.Resampling.BICUBIC, box=box))
     difference = np.abs(reduced.astype(int) - exact)
     assert difference.mean() < 0.7
     assert difference.max() <= 8
     opened = open_encoded(encoded)
-    resized(opened, (300.0, 300.0, 420.0, 420.0), 64)
+    decoded_for(opened, (300.0, 300.0, 420.0, 420.0), 64)
     assert opened.size == (1000, 800)  # a small box needs every pixel
 
 

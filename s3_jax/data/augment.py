@@ -13,7 +13,7 @@ from PIL import Image
 
 from s3_jax.config import AugmentConfig
 from s3_jax.data import rand_augment as ra
-from s3_jax.data.sources import Box, decode, decoded_for, resized
+from s3_jax.data.sources import Box, decode, decoded_for
 
 CROP_ATTEMPTS = 10  # of a random crop or erased area to fit into the image
 ERASE_AREA = (0.02, 1 / 3)  # share of the image
@@ -53,15 +53,16 @@ def augmented(
 def centred(image: Image.Image, image_size: int, crop: float) -> np.ndarray:
     """The central square, `crop` of the shorter side, as uint8 (image_size, image_size, 3), bicubic.
 
-    That is the image resized to image_size / crop on its shorter side, then cropped. An image that has the wanted size
-    already is left as it is. Raises BadImage.
+    That is the image resized to image_size / crop on its shorter side, then cropped, both to whole pixels as
+    torchvision does it. An image that has the wanted size already is left as it is. Raises BadImage.
     """
-    width, height = image.size
-    if width == height == image_size:
+    if image.size == (image_size, image_size):
         return np.asarray(decode(image))
-    side = min(width, height) * crop
-    left, top = (width - side) / 2, (height - side) / 2
-    return resized(image, (left, top, left + side, top + side), image_size)
+    short = math.floor(image_size / crop)
+    width, height = (int(short * length / min(image.size)) for length in image.size)
+    left, top = round((width - image_size) / 2), round((height - image_size) / 2)
+    whole = decode(image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(whole.crop((left, top, left + image_size, top + image_size)))
 
 
 def quickly_resized(image: Image.Image, box: Box, size: int) -> np.ndarray:

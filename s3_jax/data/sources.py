@@ -125,12 +125,6 @@ def decoded_for(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, B
     return decoded, (left * x, top * y, min(right * x, decoded.width), min(bottom * y, decoded.height))
 
 
-def resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
-    """The box of the image as uint8 (size, size, 3), bicubic with antialiasing. Raises BadImage."""
-    decoded, scaled = decoded_for(image, box, size)
-    return np.asarray(decoded.resize((size, size), Image.Resampling.BICUBIC, box=scaled))
-
-
 def open_digits(splits: Sequence[str]) -> OpenedSource:
     """scikit-learn's 1,797 handwritten digits, 8 x 8, grey repeated to RGB, values 0..16 scaled to 0..255.
 
