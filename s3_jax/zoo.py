@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,21 @@ def architecture(name: str) -> Architecture:
         family = ", ".join(key for key, each in MODELS.items() if isinstance(each.architecture, Architecture))
         raise S3Error(f"{name} is a plain transformer, which has no stages and windows; those that have: {family}")
     return found
+
+
+def read_architecture(text: str) -> Architecture:
+    """A published architecture by name, or that of a JSON file, by itself or in a record like search/best.json.
+
+    Raises S3Error where it is neither.
+    """
+    path = Path(text)
+    if not path.exists():
+        return architecture(text)
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise S3Error(f"{path} is no JSON file: {error}") from error
+    return Architecture.from_json(record.get("architecture", record) if isinstance(record, dict) else record)
 
 
 def cost_of(name: str, *, image_size: int | None = None, num_classes: int = 1000) -> Cost:

@@ -2,9 +2,9 @@
 
     python scripts/benchmark.py --what=sandwich --config=configs/imagenet_s3.py --batch=2 --config.model.dtype=float32
 
-what: sandwich (an update), gradient, forward (a random subnet), inference (the largest network alone), input (images
-from their files to batches), work (no time: the multiply-adds that so many updates execute, over what their subnets
-need). --json prints one line with the figures, the settings and the versions.
+what: sandwich (an update), gradient, forward (a random subnet), inference (the largest network alone, or the one of
+--architecture), input (images from their files to batches), work (no time: the multiply-adds that so many updates
+execute, over what their subnets need). --json prints one line with the figures, the settings and the versions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
+from s3_jax import zoo
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import S3Error
 from s3_jax.training.benchmark import WHAT, Bench, measure
@@ -29,6 +30,7 @@ _WHAT = flags.DEFINE_enum("what", "sandwich", list(WHAT), "What to time.")
 _BATCH = flags.DEFINE_integer("batch", 2, "Images at a time.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Instead of the configuration's model.dtype.")
 _CLASSES = flags.DEFINE_integer("num_classes", 1000, "Of the synthetic labels.", lower_bound=1)
+_ARCHITECTURE = flags.DEFINE_string("architecture", "", "For inference: a published architecture, or a JSON file.")
 _REPEATS = flags.DEFINE_integer("repeats", 8, "Runs of which the median is taken.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
@@ -40,7 +42,8 @@ def main(arguments: list[str]) -> int:
     settings = _CONFIG.value.to_dict()
     settings["model"]["dtype"] = _DTYPE.value or settings["model"]["dtype"]
     try:
-        bench = Bench(from_mapping(Config, settings), _BATCH.value, _CLASSES.value, _REPEATS.value)
+        chosen = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
+        bench = Bench(from_mapping(Config, settings), _BATCH.value, _CLASSES.value, _REPEATS.value, chosen)
         figures = measure(bench, _WHAT.value)
     except S3Error as error:
         print(f"benchmark: {error}", file=sys.stderr)

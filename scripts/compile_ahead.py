@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # of this process: the chips that are compiled for are not there
@@ -28,8 +27,7 @@ from rich.table import Table
 from s3_jax import zoo
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import S3Error
-from s3_jax.space import Architecture
-from s3_jax.training import ahead, records
+from s3_jax.training import ahead
 from s3_jax.training.collectives import Collective
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/imagenet_s3.py", "Configuration file.")
@@ -38,11 +36,6 @@ _ARCHITECTURE = flags.DEFINE_string("architecture", None, "Name of a published a
 _CLASSES = flags.DEFINE_integer("num_classes", 1000, "Of the data set.", lower_bound=1)
 _IN_PROCESS = flags.DEFINE_bool("in_process", False, "Compile in this process; otherwise in one whose end is told.")
 _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON for each program.")
-
-
-def read_architecture(text: str) -> Architecture:
-    """A published architecture, or that of a JSON file. Raises S3Error where it is neither."""
-    return records.read_architecture(Path(text)) if Path(text).exists() else zoo.architecture(text)
 
 
 def as_record(result: ahead.Compiled) -> dict[str, Any]:
@@ -103,7 +96,7 @@ def compile_and_print() -> int:
         config, limit = from_mapping(Config, _CONFIG.value.to_dict()), ahead.hbm_bytes(_TOPOLOGY.value)
         mesh = ahead.make_topology(_TOPOLOGY.value)
         if _ARCHITECTURE.value:
-            programs = ahead.network_programs(config, read_architecture(_ARCHITECTURE.value), mesh, _CLASSES.value)
+            programs = ahead.network_programs(config, zoo.read_architecture(_ARCHITECTURE.value), mesh, _CLASSES.value)
         else:
             programs = ahead.supernet_programs(config, mesh, _CLASSES.value)
         results = []

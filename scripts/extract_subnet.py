@@ -14,10 +14,9 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from s3_jax import standalone
+from s3_jax import standalone, zoo
 from s3_jax.errors import S3Error
 from s3_jax.extract import extract
-from s3_jax.training.records import read_architecture
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for the network.", required=True)
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> int:
     del arguments
     logging.set_verbosity(logging.WARNING)
     try:
-        architecture = read_architecture(Path(_ARCHITECTURE.value)) if _ARCHITECTURE.value else None
+        architecture = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
         model = extract(Path(_WORKDIR.value), architecture, retrained=_RETRAINED.value)
         standalone.save(Path(_OUT.value), model)
     except S3Error as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import app, flags
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from s3_jax import inference, zoo
 from s3_jax.errors import S3Error
@@ -43,7 +43,8 @@ def named(model: zoo.Standalone, path: str) -> zoo.Standalone:
 
 def table(predictions: list[inference.Prediction]) -> Table:
     """A row for each image."""
-    rows = Table("image", *(f"{place}." for place in range(1, len(predictions[0].classes) + 1)))
+    places = [f"{place}." for place in range(1, len(predictions[0].classes) + 1)]
+    rows = Table(Column("image", overflow="fold"), *places)
     for path, classes in predictions:
         rows.add_row(path, *(f"{name}\n{100 * chance:.1f} %" for name, chance in classes))
     return rows

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from s3_jax import zoo
 from s3_jax.config import Config, ModelConfig, RetrainConfig, RunConfig, SpaceConfig, TrainConfig
 from s3_jax.cost import cost
 from s3_jax.errors import S3Error
@@ -91,18 +92,18 @@ def test_a_compiler_that_ends_the_process_is_told(capfd):
 
 
 def test_an_architecture_is_given_by_name_or_by_file(tmp_path):
-    assert [stage.depth for stage in script.read_architecture("s3_b").stages] == [2, 2, 30, 2]
+    assert [stage.depth for stage in zoo.read_architecture("s3_b").stages] == [2, 2, 30, 2]
     path, architecture = tmp_path / "best.json", smallest(SPACE)
     for record in (architecture.to_json(), {"architecture": architecture.to_json(), "params": 1}):
         path.write_text(json.dumps(record))
-        assert script.read_architecture(str(path)) == architecture
+        assert zoo.read_architecture(str(path)) == architecture
     for text in ("[]", '{"stages": 1}'):
         path.write_text(text)
         with pytest.raises(S3Error, match="not an architecture record"):
-            script.read_architecture(str(path))
+            zoo.read_architecture(str(path))
     path.write_text("{")
     for no_json in (path, tmp_path):
         with pytest.raises(S3Error, match="is no JSON file"):
-            script.read_architecture(str(no_json))
-    with pytest.raises(S3Error, match="no published architecture is called 's3_x'; there are s3_t, s3_s"):
-        script.read_architecture("s3_x")
+            zoo.read_architecture(str(no_json))
+    with pytest.raises(S3Error, match="no published model is called 's3_x'; there are s3_t, s3_s"):
+        zoo.read_architecture("s3_x")

@@ -44,8 +44,11 @@ Figures = dict[str, float]
 class Bench:
     """A configuration's space and synthetic images, to measure `batch` images at a time on one device."""
 
-    def __init__(self, config: Config, batch: int, num_classes: int, repeats: int) -> None:
+    def __init__(
+        self, config: Config, batch: int, num_classes: int, repeats: int, architecture: Architecture | None = None
+    ) -> None:
         self.config, self.batch, self.num_classes, self.repeats = config, batch, num_classes, repeats
+        self.architecture = architecture
         model, space = config.model, config.space.build()
         self.space: SearchSpace = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))
         rng = np.random.default_rng(0)
@@ -99,9 +102,9 @@ class Bench:
         macs = self.batch * statistics.mean(map(self._macs, self.subnets))
         return self._with_peak("step_s", self._median(lambda: program(params, batch, next(masks))), macs)
 
-    def inference(self, architecture: Architecture | None = None) -> Figures:
+    def inference(self) -> Figures:
         """Images per second of a stand-alone network, the largest of the space where none is given."""
-        chosen, model = architecture or largest(self.space), self.config.model
+        chosen, model = self.architecture or largest(self.space), self.config.model
         params = jax.jit(partial(initial_params, chosen, model, self.num_classes))(self.key)
         program = jax.jit(partial(eval_step, subnet=None, definition=define(chosen, model, self.num_classes)))
         seconds = self._median(partial(program, params, self._labelled()))

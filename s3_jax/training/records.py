@@ -16,7 +16,6 @@ import jax
 
 from s3_jax.config import RunConfig
 from s3_jax.errors import S3Error
-from s3_jax.space import Architecture
 
 PACKAGES = ("s3_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets")
 
@@ -43,15 +42,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise S3Error(f"{path} is not a JSON file: {error}; remove it, and its phase is done again") from error
-
-
-def read_architecture(path: Path) -> Architecture:
-    """The architecture in a JSON file, by itself or in a record like search/best.json. Raises S3Error for others."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise S3Error(f"{path} is no JSON file: {error}") from error
-    return Architecture.from_json(record.get("architecture", record) if isinstance(record, dict) else record)
 
 
 def read_json_lines(path: Path) -> list[Any]:
