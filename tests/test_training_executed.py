@@ -70,6 +70,21 @@ def test_what_a_backward_pass_does_again_is_counted_apart():
     assert gradient == Work(macs=4 * 32, recomputed=2 * 32)
 
 
+def test_what_devices_do_on_their_parts_is_counted_for_all_of_them():
+    mesh = jax.sharding.AbstractMesh((4,), ("data",))
+
+    def part(images, kernel, index):
+        number = jax.lax.axis_index("data")
+        product = jax.lax.switch(index, [lambda x: x[:, :1], lambda x: x @ kernel @ kernel[:, :1]], images)
+        return jax.lax.psum((product + number).sum(), "data")
+
+    whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
+    run = jax.shard_map(part, mesh=mesh, in_specs=(split, whole, whole), out_specs=whole, check_vma=False)
+    images, kernel = shape(8, 3), shape(3, 3)
+    assert executed(run, images, kernel, np.array(1)) == Work(8 * 3 * 3 + 8 * 3)
+    assert executed(run, images, kernel, np.array(0)) == Work(0)
+
+
 @pytest.fixture(scope="module")
 def arguments():
     params = jax.eval_shape(partial(initial_params, SPACE, MODEL, CLASSES, jax.random.key(0)))

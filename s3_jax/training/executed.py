@@ -21,6 +21,8 @@ from s3_jax.models.supernet import RECOMPUTED
 _AGAIN = (RECOMPUTED, "rematted_computation")
 # Arrays up to this size are computed where their inputs are known; masks and indices are far smaller.
 _MAX_KNOWN = 1024
+# Operations that differ from device to device, or combine them: their results are not known.
+_OF_THE_MESH = ("axis_index", "psum", "psum_invariant", "reduce_scatter", "all_gather")
 
 # A value of the program: an array where it is known, None where it depends on arguments given as shapes.
 Value = Any
@@ -111,13 +113,16 @@ def _execute(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Sequ
         return _scan(equation, inputs, used)
     if name == "while":
         return _while(equation)
+    if name == "shard_map":
+        return _shard_map(equation, inputs, used)
     if (inner := _called(equation)) is not None:
         return _walk(*inner, inputs, used)
     outputs = [None] * len(equation.outvars)
     macs = _macs(equation)
     if macs:
         return outputs, Work(0, macs) if _is_recomputed(str(equation.source_info.name_stack)) else Work(macs)
-    if all(value is not None for value in inputs) and all(var.aval.size <= _MAX_KNOWN for var in equation.outvars):
+    known = name not in _OF_THE_MESH and all(value is not None for value in inputs)
+    if known and all(var.aval.size <= _MAX_KNOWN for var in equation.outvars):
         result = equation.primitive.bind(*inputs, **params)
         return (result if equation.primitive.multiple_results else [result]), Work()
     return outputs, Work()
@@ -164,6 +169,16 @@ def _scan_layout(equation: Any) -> tuple[int, int]:
     )
     num_carry = len(body.outvars) - num_stacked
     return len(body.invars) - num_sliced - num_carry, num_carry
+
+
+def _shard_map(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Sequence[Value], Work]:
+    """The work of all devices: what the body tells is that of one, on its own part of what is split."""
+    body, size = equation.params["jaxpr"], equation.params["mesh"].size
+    whole = [
+        value if np.shape(value) == var.aval.shape else None for value, var in zip(inputs, body.invars, strict=True)
+    ]
+    _, work = _walk(body, (), whole, used)
+    return [None] * len(equation.outvars), Work(size * work.macs, size * work.recomputed)
 
 
 def _while(equation: Any) -> tuple[Sequence[Value], Work]:
