@@ -71,7 +71,7 @@ def test_what_a_backward_pass_does_again_is_counted_apart():
 
 
 def test_what_devices_do_on_their_parts_is_counted_for_all_of_them():
-    mesh = jax.sharding.AbstractMesh((4,), ("data",))
+    mesh = jax.sharding.AbstractMesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def part(images, kernel, index):
         number = jax.lax.axis_index("data")
