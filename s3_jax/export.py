@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -27,16 +28,22 @@ def export_stablehlo(model: Standalone, path: Path) -> None:
 
 
 def export_onnx(model: Standalone, path: Path) -> None:
-    """Write a network as ONNX, of the same input and output. Raises S3Error where jax2onnx is not installed."""
+    """Write a network as ONNX, of the same input and output. Raises S3Error where jax2onnx is missing, or fails."""
     try:
         from jax2onnx import to_onnx
     except ImportError as error:
         raise S3Error(f"ONNX needs an extra that is not installed ({error}): pip install -e .[onnx]") from error
     size = model.spec.image_size
-    _write(path, to_onnx(_function(model), inputs=[("B", size, size, 3)]).SerializeToString())
+    try:
+        converted = to_onnx(_function(model), inputs=[("B", size, size, 3)])
+    except (AttributeError, NotImplementedError) as error:  # it reaches into JAX, and releases of JAX move things
+        raise S3Error(
+            f"jax2onnx could not convert this network under JAX {jax.__version__}: {error}; under JAX 0.10 it does"
+        ) from error
+    _write(path, converted.SerializeToString())
 
 
-def _function(model: Standalone):  # type: ignore[no-untyped-def]
+def _function(model: Standalone) -> Callable[[jax.Array], jax.Array]:
     """The network as a function of images alone."""
     definition, state = nnx.split(model.network)
     return lambda images: nnx.merge(definition, state)(images)

@@ -90,6 +90,15 @@ def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
     )
 
 
+def same_classes(start: tuple[str, ...], data: tuple[str, ...]) -> bool:
+    """Whether a classifier for the one serves the other: equal names, or as many where the network has but numbers.
+
+    So the published models keep theirs on ImageNet.
+    """
+    numbered = start == tuple(str(index) for index in range(len(start)))
+    return start == data or (numbered and len(start) == len(data))
+
+
 def scaled(architecture: AnyArchitecture, old: int, new: int) -> AnyArchitecture:
     """The architecture for images of `new` pixels instead of `old`: windows cover the same part of the map.
 
@@ -108,8 +117,8 @@ def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Par
     """The weights to begin with, on every device."""
     network = standalone.build(spec, rngs=nnx.Rngs(params=run.key(PHASE)))
     if not from_scratch:
-        other_classes = spec.class_names != start.spec.class_names
-        load_weights(network, to_state_dict(start.network), resize=True, reset_head=other_classes)
+        reset_head = not same_classes(start.spec.class_names, spec.class_names)
+        load_weights(network, to_state_dict(start.network), resize=True, reset_head=reset_head)
     return jax.device_put(params_of(network), replicated(run.mesh))
 
 

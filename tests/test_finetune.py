@@ -12,7 +12,7 @@ from rich.console import Console
 from s3_jax import standalone, zoo
 from s3_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from s3_jax.errors import S3Error
-from s3_jax.finetune import finetune, scaled
+from s3_jax.finetune import finetune, same_classes, scaled
 from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.standalone import Spec, Standalone
@@ -75,6 +75,14 @@ def test_it_trains_is_finished_once_and_knows_its_own_start(tmp_path):
         tune(tmp_path, config, from_scratch=True)
     with pytest.raises(S3Error, match=r"config.train.learning_rate: 0.001 there, 0.0 now"):
         tune(tmp_path)
+
+
+def test_a_classifier_is_kept_for_the_same_classes_alone():
+    numbers = tuple("0123456789")
+    assert same_classes(FIVE, FIVE)
+    assert same_classes(numbers, tuple("abcdefghij"))  # a published model, which knows no names
+    assert not same_classes(FIVE, tuple("edcba"))
+    assert not same_classes(numbers, FIVE)
 
 
 def test_windows_keep_their_share_of_the_map():
