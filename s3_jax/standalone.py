@@ -21,10 +21,9 @@ from s3_jax.isotropic import IsotropicArchitecture, isotropic_cost
 from s3_jax.models import S3Transformer
 from s3_jax.models.isotropic import IsotropicTransformer
 from s3_jax.space import Architecture
-from s3_jax.weights.convert import load_weights, to_state_dict
+from s3_jax.weights.convert import Network, load_weights, to_state_dict
 from s3_jax.weights.files import read_state_dict, write_safetensors
 
-Network = S3Transformer | IsotropicTransformer
 AnyArchitecture = Architecture | IsotropicArchitecture
 RECORD, WEIGHTS, CARD = "architecture.json", "weights.safetensors", "README.md"
 

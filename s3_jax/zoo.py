@@ -17,8 +17,8 @@ from s3_jax.errors import S3Error
 from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models.layers import Linear
 from s3_jax.space import Architecture, Block, Stage, map_sizes
-from s3_jax.standalone import Network, Spec, Standalone
-from s3_jax.weights.convert import load_weights, official_to_timm
+from s3_jax.standalone import Spec, Standalone
+from s3_jax.weights.convert import Network, load_weights, official_to_timm
 from s3_jax.weights.files import StateDict, read_state_dict
 from s3_jax.weights.hub import fetch
 
