@@ -146,7 +146,8 @@ def test_multiply_adds_are_those_of_the_products_in_the_program():
 def multiply_adds(equation) -> int:
     if equation.primitive.name != "dot_general":
         inner = [p.jaxpr for p in equation.params.values() if hasattr(p, "jaxpr")]
-        return sum(multiply_adds(e) for jaxpr in inner for e in jaxpr.eqns)
+        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+        return turns * sum(multiply_adds(e) for jaxpr in inner for e in jaxpr.eqns)
     (contracted, _), _ = equation.params["dimension_numbers"]
     summed = np.prod([equation.invars[0].aval.shape[axis] for axis in contracted])
     return int(summed * equation.outvars[0].aval.size)

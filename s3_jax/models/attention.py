@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s3_jax.models.layers import Attention, Count, Linear, active_mask, product
+from s3_jax.models.layers import Attention, Count, Linear, product
 from s3_jax.space import HEAD_DIM
 
 # What Swin adds to the logits of token pairs that are neighbours only because the map was rolled.
 SHIFTED_APART = -100.0
+# The name under which a backward pass traces what it computes again.
+RECOMPUTED = "recomputed"
 
 
 class Windows(NamedTuple):
@@ -36,7 +40,7 @@ def window_attention(weights: Attention, x: Array, windows: Windows) -> Array:
     The linear layers run on the map's own tokens alone.
     """
     qkv = project_qkv(weights.qkv.kernel[...], x)
-    return attend_and_project(weights.qkv.bias[...], weights.bias_table[...], weights.proj, qkv, windows)
+    return project_heads(weights.proj, attend_within(qkv, weights.qkv.bias[...], weights.bias_table[...], windows))
 
 
 def project_qkv(kernel: Array, x: Array) -> Array:
@@ -44,48 +48,93 @@ def project_qkv(kernel: Array, x: Array) -> Array:
     return product(x, kernel.reshape(kernel.shape[0], -1)).reshape(*x.shape[:3], *kernel.shape[1:])
 
 
-def attend_and_project(
-    bias: Array, table: Array, proj: Linear, qkv: Array, windows: Windows, active: Count = None
-) -> Array:
-    """Attention within windows and the output projection: (B, H, W, 3, heads, 32) to (B, H, W, C).
+def project_heads(proj: Linear, attended: Array, computed: int | None = None) -> Array:
+    """What the heads found, mixed: (B, H, W, heads, 32) to (B, H, W, computed), the first channels (None: all).
 
-    bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). active: how many of
-    the heads there are count; proj may have more heads, of which the first are used.
+    Of the weights' heads only the first `heads` are used.
     """
-    attended = attend_within(qkv, bias, table, windows)
-    heads = attended.shape[3]
-    mask = active_mask(heads, active, attended.dtype)
-    if mask is not None:
-        attended = attended * mask[:, None]
-    kernel = proj.kernel[:heads]
+    kernel = proj.kernel[: attended.shape[3], :, :computed]
     out = product(attended.reshape(*attended.shape[:3], -1), kernel.reshape(-1, kernel.shape[-1]))
-    return out + proj.bias[...].astype(out.dtype)
+    return out + proj.bias[:computed].astype(out.dtype)
 
 
-def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows) -> Array:
+def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows, active: Count = None) -> Array:
     """Attention of the tokens of each window to each other: (B, H, W, 3, heads, 32) to (B, H, W, heads, 32).
 
-    bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). A map that is no
-    multiple of the window is padded right and bottom with tokens that have the bias alone; they are attended to, as in
-    Swin, where zeros are padded before the linear layer.
+    bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). active: how many of
+    the heads count (None: all); the others are not computed, and are zero. Heads are computed one after another, and
+    again in the backward pass, so that only one has its logits in memory: they then stay in a processor's cache.
     """
+    of_heads = (jnp.moveaxis(qkv, 4, 0), jnp.moveaxis(bias, 1, 0), relative_bias(table, windows.side))
+    on = None if active is None else jnp.arange(qkv.shape[4]) < active
+    return jnp.moveaxis(one_by_one(partial(attend, windows=windows))(of_heads, on), 0, 3)
+
+
+def one_by_one(body: Callable[[Any], Array]) -> Callable[[Any, Array | None], Array]:
+    """`body` for each slice of the leading axis of its inputs, zeros where `on` is false; None is true everywhere.
+
+    The backward pass keeps nothing but the inputs, and computes each slice again before it goes back through it.
+    """
+
+    @jax.custom_vjp
+    def run(inputs: Any, on: Array | None) -> Array:
+        """The slices' results, stacked."""
+        return jax.lax.map(lambda turn: _where_on(body, turn[1], turn[0]), (on, inputs))
+
+    def backward(kept: tuple[Any, Array | None], cotangent: Array) -> tuple[Any, None]:
+        """The slices' gradients, stacked."""
+
+        def pull(turn: tuple[Any, Array]) -> Any:
+            """The gradient of one slice."""
+            return pull_back(body, *turn)
+
+        inputs, on = kept
+        return jax.lax.map(lambda turn: _where_on(pull, turn[1], turn[0]), (on, (inputs, cotangent))), None
+
+    run.defvjp(lambda inputs, on: (run(inputs, on), (inputs, on)), backward)
+    return run
+
+
+def _where_on(body: Callable[[Any], Any], inputs: Any, on: Array | None) -> Any:
+    """`body(inputs)`, or zeros, without computing it, where `on` is false."""
+    if on is None:
+        return body(inputs)
+    shapes = jax.eval_shape(body, inputs)
+    return jax.lax.cond(on, body, lambda _: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), inputs)
+
+
+def pull_back(body: Callable[[Any], Array], inputs: Any, cotangent: Array) -> Any:
+    """The gradient with respect to `inputs`; the body's own operations, done again, are traced under a name."""
+    with jax.named_scope(RECOMPUTED):
+        back = jax.vjp(body, inputs)[1]
+    return back(cotangent)[0]
+
+
+def attend(inputs: tuple[Array, Array, Array], windows: Windows) -> Array:
+    """One head of attention within windows: (B, H, W, 3, 32) to (B, H, W, 32).
+
+    inputs: queries, keys and values; their bias (3, 32); what is added to the logits of a window's pairs of tokens
+    (side^2, side^2). A map that is no multiple of the window is padded right and bottom with tokens that have the bias
+    alone; they are attended to, as in Swin, where zeros are padded before the linear layer.
+    """
+    qkv, bias, of_pairs = inputs
     height, width = qkv.shape[1:3]
     side, shift = windows
-    padding = ((0, 0), (0, -height % side), (0, -width % side), (0, 0), (0, 0), (0, 0))
+    padding = ((0, 0), (0, -height % side), (0, -width % side), (0, 0), (0, 0))
     qkv = jnp.pad(qkv, padding) if any(map(any, padding)) else qkv
     qkv = qkv + bias.astype(qkv.dtype)
     size = qkv.shape[1:3]
     if any(shift):
         qkv = jnp.roll(qkv, (-shift[0], -shift[1]), (1, 2))
     query, key, value = (partition(qkv[:, :, :, i], side) for i in range(3))
-    logits = jnp.einsum("bwhnd,bwhmd->bwhnm", query * HEAD_DIM**-0.5, key).astype(jnp.float32)
-    logits = add_bias(logits, relative_bias(table, side))
+    logits = jnp.einsum("bwnd,bwmd->bwnm", query * HEAD_DIM**-0.5, key).astype(jnp.float32)
+    logits = add_bias(logits, of_pairs)
     if any(shift):
         logits = logits + _apart(size, windows)
     # A softmax whose division comes last, where it is 32 numbers a token and not side^2.
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     total = weights.sum(-1, keepdims=True)
-    x = jnp.einsum("bwhnm,bwhmd->bwhnd", weights.astype(value.dtype), value) / total.astype(value.dtype)
+    x = jnp.einsum("bwnm,bwmd->bwnd", weights.astype(value.dtype), value) / total.astype(value.dtype)
     x = unpartition(x, size)
     if any(shift):
         x = jnp.roll(x, shift, (1, 2))
@@ -93,24 +142,24 @@ def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows) -> Ar
 
 
 def partition(x: Array, side: int) -> Array:
-    """(B, H, W, heads, 32) into windows (B, H / side * W / side, heads, side^2, 32)."""
-    batch, height, width, heads, dim = x.shape
-    cut = x.reshape(batch, height // side, side, width // side, side, heads, dim)
-    return cut.transpose(0, 1, 3, 5, 2, 4, 6).reshape(batch, -1, heads, side * side, dim)
+    """(B, H, W, 32) into windows (B, H / side * W / side, side^2, 32)."""
+    batch, height, width, dim = x.shape
+    cut = x.reshape(batch, height // side, side, width // side, side, dim)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, side * side, dim)
 
 
 def unpartition(x: Array, size: tuple[int, ...]) -> Array:
-    """(B, windows, heads, side^2, 32) back to a map of `size` (H, W): (B, H, W, heads, 32)."""
-    batch, _, heads, tokens, dim = x.shape
+    """(B, windows, side^2, 32) back to a map of `size` (H, W): (B, H, W, 32)."""
+    batch, _, tokens, dim = x.shape
     height, width = size
     side = math.isqrt(tokens)
-    cut = x.reshape(batch, height // side, width // side, heads, side, side, dim)
-    return cut.transpose(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, heads, dim)
+    cut = x.reshape(batch, height // side, width // side, side, side, dim)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, dim)
 
 
 @jax.custom_vjp
 def add_bias(logits: Array, bias: Array) -> Array:
-    """Logits (B, windows, heads, side^2, side^2) with a bias (heads, side^2, side^2), whose gradient is a product.
+    """Logits (B, windows, side^2, side^2) with a bias (side^2, side^2), whose gradient is a product.
 
     XLA's CPU backend takes fifty times as long for the sum over leading axes that differentiation would make of it.
     """
@@ -132,9 +181,9 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def _apart(size: tuple[int, ...], windows: Windows) -> Array:
-    """What is added to the logits of a rolled map, as its windows need it: (windows, 1, side^2, side^2)."""
+    """What is added to the logits of a rolled map, as its windows need it: (windows, side^2, side^2)."""
     regions = jnp.asarray(shift_regions(size, windows))
-    return jnp.where(regions[:, :, None] != regions[:, None, :], SHIFTED_APART, 0.0)[:, None]
+    return jnp.where(regions[:, :, None] != regions[:, None, :], SHIFTED_APART, 0.0)
 
 
 def relative_bias(table: Array, side: int) -> Array:

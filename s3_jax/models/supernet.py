@@ -1,8 +1,9 @@
 """The blocks of a supernet's stage for the subnet that a mask tells: scanned over the depth, computed at their width.
 
-A block has four parts: queries, keys and values; attention; the MLP's units; their way back. A part is compiled once
-for each of a few sizes, its bodies, and runs in the smallest that holds the block, with what the body has too much
-masked to zero; bodies that are not picked cost nothing. Between parts, arrays have the largest size.
+A block has five parts: queries, keys and values; attention, head by head; the heads' projection; the MLP's units; their
+way back. A part is compiled once for each of a few sizes, its bodies, and runs in the smallest that holds the block,
+with what the body has too much masked to zero; bodies that are not picked cost nothing, and a block that is not in the
+subnet picks none. Between parts, arrays have the largest size.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s3_jax.models.attention import Windows, attend_and_project, project_qkv, windows_of_block
+from s3_jax.models.attention import (
+    Windows,
+    attend_within,
+    project_heads,
+    project_qkv,
+    pull_back,
+    windows_of_block,
+)
 from s3_jax.models.layers import (
     Count,
     LayerNorm,
@@ -33,15 +41,12 @@ from s3_jax.models.layers import (
 from s3_jax.models.subnet import ArrayLike, StageMask
 from s3_jax.space import HEAD_DIM, StageSpace, hidden_dim
 
-# The name under which a backward pass traces what it computes again.
-RECOMPUTED = "recomputed"
-
 # (inputs, counts of what is active, index of the body) to an array.
 Part = Callable[[Any, tuple[Count, Count], Array], Array]
 
 
 class BlockParts(NamedTuple):
-    """The four parts of a stage's blocks, and which body of each every block (D,) runs in."""
+    """The five parts of a stage's blocks, and which body of each every block (D,) runs in: see `one_of`."""
 
     parts: tuple[Part, ...]
     bodies: tuple[Array, ...]
@@ -61,30 +66,26 @@ def run_subnet_stage(
 ) -> Array:
     """The blocks of a supernet's stage, scanned over the depth axis of `blocks` (D, ...): (B, H, W, C) to the same.
 
-    Inactive blocks are skipped by `lax.cond`. limit: the largest side of a window, in tokens. every_width: compile
-    bodies for every width of the space; otherwise for the largest alone. batch_axis: as for `drop_path`.
+    limit: the largest side of a window, in tokens. every_width: compile bodies for every width of the space; otherwise
+    for the largest alone. batch_axis: as for `drop_path`. Blocks that are not in the subnet add zeros, which cost a
+    fill and no product. (A `lax.cond` around the block, whose other branch hands x on, makes libtpu abort.)
     """
     depth = len(mask.active)
-    (qkv_of, attend, units_of, feed), bodies = block_parts(space, mask, x.shape[1:3], limit, every_width)
+    (qkv_of, attend, mix, units_of, feed), bodies = block_parts(space, mask, x.shape[1:3], limit, every_width)
     keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(depth))
 
     def step(x: Array, block_step: tuple) -> tuple[Array, None]:
-        """One turn of the scan: a block, or nothing where it is not in the subnet."""
-        block, active, heads, hidden, picks, rate, block_key = block_step
+        """One turn of the scan: attention and MLP, each with residual and drop path."""
+        block, heads, hidden, picks, rate, block_key = block_step
         first, second = (None, None) if block_key is None else jax.random.split(block_key)
         attention, of_heads, of_units = block.attention, (mask.embed_dim, heads), (mask.embed_dim, hidden)
+        qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), of_heads, picks[0])
+        attended = attend((attention.qkv.bias[...], attention.bias_table[...], qkv), of_heads, picks[1])
+        x = x + drop_path(mix((attention.proj, attended), of_heads, picks[2]), rate, first, batch_axis)
+        units = units_of((block.norm2, block.mlp.fc1, x), of_units, picks[3])
+        return x + drop_path(feed((block.mlp.fc2, units), of_units, picks[4]), rate, second, batch_axis), None
 
-        def run(x: Array) -> Array:
-            """The block: attention and MLP, each with residual and drop path."""
-            qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), of_heads, picks[0])
-            weights = (attention.qkv.bias[...], attention.bias_table[...], attention.proj)
-            x = x + drop_path(attend((*weights, qkv), of_heads, picks[1]), rate, first, batch_axis)
-            units = units_of((block.norm2, block.mlp.fc1, x), of_units, picks[2])
-            return x + drop_path(feed((block.mlp.fc2, units), of_units, picks[3]), rate, second, batch_axis)
-
-        return jax.lax.cond(active, run, lambda x: x, x), None
-
-    steps = (blocks, mask.active, mask.heads, mask.hidden, bodies, rates, keys)
+    steps = (blocks, mask.heads, mask.hidden, bodies, rates, keys)
     return jax.lax.scan(step, x, jax.tree.map(jnp.asarray, steps))[0]
 
 
@@ -99,12 +100,14 @@ def block_parts(space: StageSpace, mask: StageMask, size: tuple[int, ...], limit
     mlp = _narrowest(list(zip(*mlps, strict=True)), [mask.embed_dim, mask.hidden])
     parts = (
         [partial(_qkv_of, dim=d, heads=h, all_heads=heads[-1]) for d, h in itertools.product(dims, heads)],
-        [partial(_attend, heads=h, windows=windows) for h, windows in itertools.product(heads, variants)],
+        [partial(_attend, windows=windows) for windows in variants],
+        [partial(_mix, dim=d, heads=h, all_dims=dims[-1]) for d, h in itertools.product(dims, heads)],
         [partial(_units_of, dim=dim, hidden=hidden, all_hidden=mlps[-1][1]) for dim, hidden in mlps],
         [partial(_feed, dim=dim, hidden=hidden, all_dims=dims[-1]) for dim, hidden in mlps],
     )
-    bodies = (_narrowest([dims], [mask.embed_dim]) * len(heads) + head, head * len(variants) + variant, mlp, mlp)
-    return BlockParts(tuple(map(one_of, parts)), bodies)
+    pair = _narrowest([dims], [mask.embed_dim]) * len(heads) + head
+    bodies = (jnp.where(mask.active, 1 + body, 0) for body in (pair, variant, pair, mlp, mlp))
+    return BlockParts(tuple(map(one_of, parts)), tuple(bodies))
 
 
 def _qkv_of(
@@ -116,13 +119,17 @@ def _qkv_of(
     return _padded(qkv, -2, all_heads)
 
 
-def _attend(
-    inputs: tuple[Array, Array, Linear, Array], active: tuple[Count, Count], *, heads: int, windows: Windows
-) -> Array:
-    """Attention with `heads` heads and the output projection: (B, H, W, 3, all_heads, 32) to (B, H, W, C)."""
-    bias, table, proj, qkv = inputs
-    branch = attend_and_project(bias[:, :heads], table[..., :heads], proj, qkv[..., :heads, :], windows, active[1])
-    return masked(branch, active_mask(branch.shape[-1], active[0], branch.dtype))
+def _attend(inputs: tuple[Array, Array, Array], active: tuple[Count, Count], *, windows: Windows) -> Array:
+    """Attention of those heads that are active: (B, H, W, 3, heads, 32) to (B, H, W, heads, 32)."""
+    bias, table, qkv = inputs
+    return attend_within(qkv, bias, table, windows, active[1])
+
+
+def _mix(inputs: tuple[Linear, Array], active: tuple[Count, Count], *, dim: int, heads: int, all_dims: int) -> Array:
+    """Output projection of `heads` heads (B, H, W, all_heads, 32) to `dim` channels: (B, H, W, all_dims)."""
+    proj, attended = inputs
+    branch = project_heads(proj, attended[..., :heads, :], dim)
+    return _padded(masked(branch, active_mask(dim, active[0], branch.dtype)), -1, all_dims)
 
 
 def _units_of(
@@ -165,8 +172,8 @@ def _window_variants(
     return variants, jnp.asarray(numbers)[mask.window, jnp.arange(len(mask.active)) % 2]
 
 
-def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Callable[[Any, Any, Array], Array]:
-    """The function (inputs, counts) -> array that a third argument picks from `bodies`; only that one is computed.
+def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Part:
+    """The function (inputs, counts, index) that computes one of `bodies`, index 1 the first; 0 gives zeros.
 
     The backward pass, with respect to `inputs`, computes the body again. Otherwise every body would keep what its own
     backward pass needs, zeros for those not picked: on a CPU that took longer than the attention itself.
@@ -175,7 +182,8 @@ def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Callable[[Any, Any,
     @jax.custom_vjp
     def pick(inputs: Any, counts: Any, index: Array) -> Array:
         """The picked body alone."""
-        return jax.lax.switch(index, list(bodies), inputs, counts)
+        nothing = jax.eval_shape(bodies[0], inputs, counts)
+        return jax.lax.switch(index, [lambda *_: _zeros(nothing), *bodies], inputs, counts)
 
     def forward(*arguments: Any) -> tuple[Array, tuple[Any, ...]]:
         """Keeps what went in, and nothing that the body made of it."""
@@ -186,17 +194,16 @@ def one_of(bodies: Sequence[Callable[[Any, Any], Array]]) -> Callable[[Any, Any,
 
         def backward_of(body: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Any]:
             """A body, computed again and pulled back."""
-            return lambda inputs, counts: _pull_back(lambda tree: body(tree, counts), inputs, cotangent)
+            return lambda inputs, counts: pull_back(lambda tree: body(tree, counts), inputs, cotangent)
 
         inputs, counts, index = arguments
-        return jax.lax.switch(index, [backward_of(body) for body in bodies], inputs, counts), None, None
+        pulls = [lambda *_: _zeros(inputs), *map(backward_of, bodies)]
+        return jax.lax.switch(index, pulls, inputs, counts), None, None
 
     pick.defvjp(forward, backward)
     return pick
 
 
-def _pull_back(body: Callable[[Any], Array], inputs: Any, cotangent: Array) -> Any:
-    """The gradient with respect to `inputs`; the body's own operations, done again, are traced under a name."""
-    with jax.named_scope(RECOMPUTED):
-        back = jax.vjp(body, inputs)[1]
-    return back(cotangent)[0]
+def _zeros(tree: Any) -> Any:
+    """Zeros of the shapes and types of a tree of arrays."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)

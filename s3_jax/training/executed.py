@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from s3_jax.errors import S3Error
-from s3_jax.models.supernet import RECOMPUTED
+from s3_jax.models.attention import RECOMPUTED
 
 # What a backward pass computes again is traced under one of these names; the second is jax.checkpoint's.
 _AGAIN = (RECOMPUTED, "rematted_computation")
