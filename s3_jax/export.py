@@ -12,6 +12,7 @@ from jax import export
 
 from s3_jax.errors import S3Error
 from s3_jax.standalone import Standalone
+from s3_jax.writing import write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -24,7 +25,8 @@ def export_stablehlo(model: Standalone, path: Path) -> None:
     (batch,) = export.symbolic_shape("batch")
     size = model.spec.image_size
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
-    _write(path, export.export(jax.jit(_function(model)), platforms=PLATFORMS)(images).serialize())
+    serialized = export.export(jax.jit(_function(model)), platforms=PLATFORMS)(images).serialize()
+    write_whole(path, bytes(serialized))
 
 
 def export_onnx(model: Standalone, path: Path) -> None:
@@ -40,21 +42,10 @@ def export_onnx(model: Standalone, path: Path) -> None:
         raise S3Error(
             f"jax2onnx could not convert this network under JAX {jax.__version__}: {error}; under JAX 0.10 it does"
         ) from error
-    _write(path, converted.SerializeToString())
+    write_whole(path, converted.SerializeToString())
 
 
 def _function(model: Standalone) -> Callable[[jax.Array], jax.Array]:
     """The network as a function of images alone."""
     definition, state = nnx.split(model.network)
     return lambda images: nnx.merge(definition, state)(images)
-
-
-def _write(path: Path, data: bytes | bytearray) -> None:
-    """Whole or not at all. Raises S3Error where the disk refuses it."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        raise S3Error(f"cannot write {path}: {error.strerror or error}") from error

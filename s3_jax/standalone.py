@@ -23,6 +23,7 @@ from s3_jax.models.isotropic import IsotropicTransformer
 from s3_jax.space import Architecture
 from s3_jax.weights.convert import Network, load_weights, to_state_dict
 from s3_jax.weights.files import read_state_dict, write_safetensors
+from s3_jax.writing import write_whole
 
 AnyArchitecture = Architecture | IsotropicArchitecture
 RECORD, WEIGHTS, CARD = "architecture.json", "weights.safetensors", "README.md"
@@ -100,22 +101,15 @@ def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -
 
 
 def save(folder: Path, model: Standalone) -> None:
-    """Write a network's folder, its weights last. Raises S3Error where it cannot be written."""
+    """Write a network's folder, the record at the end: a folder without is none. Raises S3Error where it cannot."""
+    write_safetensors(folder / WEIGHTS, to_state_dict(model.network), {"format": "pt"})
     save_card(folder, model.spec)
-    try:
-        write_safetensors(folder / WEIGHTS, to_state_dict(model.network), {"format": "pt"})
-    except OSError as error:
-        raise S3Error(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def save_card(folder: Path, spec: Spec) -> None:
     """Write all of a network's folder but its weights. Raises S3Error where it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).write_text(json.dumps(spec.to_json(), indent=1) + "\n")
-        (folder / CARD).write_text(card(spec))
-    except OSError as error:
-        raise S3Error(f"cannot write to {folder}: {error.strerror or error}") from error
+    write_whole(folder / CARD, card(spec))
+    write_whole(folder / RECORD, json.dumps(spec.to_json(), indent=1) + "\n")
 
 
 def load(folder: Path, *, dtype: str = "float32") -> Standalone:

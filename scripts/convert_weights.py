@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     try:
         tensors = to_state_dict(zoo.open_model(_MODEL.value, _WEIGHTS.value).network)
         write_safetensors(Path(_OUT.value), tensors, {"format": "pt"})
-    except (S3Error, OSError) as error:
+    except S3Error as error:
         print(f"convert_weights: {error}", file=sys.stderr)
         return 2
     print(f"{len(tensors)} tensors: {_OUT.value}")

@@ -12,13 +12,14 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "space", "cost", "isotropic", "et_error", "evolution", "search", "config"),
+    *("errors", "writing", "space", "cost", "isotropic", "et_error", "evolution", "search", "config"),
     *("models", "data", "weights", "standalone", "zoo", "progress", "inference", "training", "pipeline"),
     *("extract", "finetune", "export", "report", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
     "errors": set(),
+    "writing": {"errors"},
     "space": {"errors"},
     "cost": {"errors", "space"},
     "et_error": {"errors", "space", "cost"},
@@ -27,11 +28,11 @@ NARROW = {
     "isotropic": {"errors", "space", "cost"},
     "models": {"errors", "space", "cost", "isotropic"},
     "data": {"errors", "config"},
-    "weights": {"errors", "space", "models", "isotropic"},
-    "standalone": {"errors", "space", "cost", "isotropic", "models", "weights"},
-    "zoo": {"errors", "space", "cost", "isotropic", "models", "weights", "standalone"},
+    "weights": {"errors", "writing", "space", "models", "isotropic"},
+    "standalone": {"errors", "writing", "space", "cost", "isotropic", "models", "weights"},
+    "zoo": {"errors", "writing", "space", "cost", "isotropic", "models", "weights", "standalone"},
     "progress": set(),
-    "report": {"errors", "space", "cost", "et_error"},
+    "report": {"errors", "writing", "space", "cost", "et_error"},
 }
 PURE = ("errors", "space", "cost", "isotropic", "et_error", "evolution", "search")
 WITHOUT_IO = (*PURE, "config", "models")

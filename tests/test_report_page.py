@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import html.parser
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -332,7 +331,7 @@ def test_a_stop_while_writing_leaves_the_old_report_whole(tmp_path: Path, monkey
     before = path.read_bytes()
     write_run(tmp_path, space=start_space(1), num_spaces=2, seed=1)
 
-    replace = os.replace
+    replace = Path.replace
 
     def full(source: Path, target: Path) -> None:
         if target.name == "index.html":
@@ -340,7 +339,7 @@ def test_a_stop_while_writing_leaves_the_old_report_whole(tmp_path: Path, monkey
         replace(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", full)
+        patched.setattr(Path, "replace", full)
         with pytest.raises(S3Error, match="No space left on device"):
             write_report(tmp_path)
     assert path.read_bytes() == before
@@ -351,5 +350,5 @@ def test_a_stop_while_writing_leaves_the_old_report_whole(tmp_path: Path, monkey
 def test_a_report_that_has_no_place_is_an_error(tmp_path: Path) -> None:
     write_run(tmp_path, space=start_space(1), num_spaces=1)
     (tmp_path / "report").write_text("in the way")
-    with pytest.raises(S3Error, match="report cannot be written"):
+    with pytest.raises(S3Error, match=r"cannot write .*report"):
         write_report(tmp_path)

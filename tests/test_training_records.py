@@ -17,7 +17,6 @@ from s3_jax.training.records import (
     read_json,
     read_json_lines,
     write_json,
-    write_text,
 )
 
 QUIET = RunConfig(tensorboard=False)
@@ -64,15 +63,16 @@ def test_a_file_is_replaced_and_never_written_over(tmp_path):
 def test_a_write_that_dies_half_way_leaves_the_old_file(tmp_path):
     """A file size limit ends the process's write in the middle, as a full disk does."""
     path = tmp_path / "record.json"
-    write_text(path, "old")
+    path.write_text("old")
     program = (
-        "import resource, signal, sys; from pathlib import Path; from s3_jax.training.records import write_text;"
+        "import resource, signal, sys; from pathlib import Path; from s3_jax.writing import write_whole;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
-        "write_text(Path(sys.argv[1]), 'x' * 5000)"
+        "write_whole(Path(sys.argv[1]), 'x' * 5000)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
     assert done.returncode == 1
     assert "File too large" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
     assert path.read_text() == "old"
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from s3_jax.errors import S3Error
 from s3_jax.report import theme
 from s3_jax.report.figures import (
     choices_figure,
@@ -22,6 +20,7 @@ from s3_jax.report.markup import Markup, element, join
 from s3_jax.report.page import page
 from s3_jax.report.records import Run, SpaceRecord, read_run
 from s3_jax.report.tables import csv_tables
+from s3_jax.writing import write_whole
 
 # Of Fig. 2 on a wide and on a narrow screen, in inches: a panel, and all panels side by side.
 _WIDE_PANEL, _WIDE_PANELS = 2.2, 11.0
@@ -63,12 +62,8 @@ def write_report(workdir: Path) -> Path:
     files |= {name: content.encode() for name, content in csv_tables(run).items()}
     files["index.html"] = page(run, figures, list(files)).encode()
     folder = workdir / "report"
-    try:
-        folder.mkdir(exist_ok=True)
-        for name, content in files.items():
-            _replace(folder / name, content)
-    except OSError as error:
-        raise S3Error(f"the report cannot be written to {folder}: {error}; free or choose a writable disk") from error
+    for name, content in files.items():
+        write_whole(folder / name, content)
     return folder / "index.html"
 
 
@@ -105,13 +100,3 @@ def _choices_drawing(spaces: Sequence[SpaceRecord]) -> _Drawing:
 def _parts(stages: range, fit: float) -> list[range]:
     columns = max(1, int(fit))
     return [stages[start : start + columns] for start in range(0, len(stages), columns)]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a stop at any instant, meets the old one or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,24 +16,14 @@ import jax
 
 from s3_jax.config import RunConfig
 from s3_jax.errors import S3Error
+from s3_jax.writing import write_whole
 
 PACKAGES = ("s3_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets")
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, in a folder that is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -85,7 +75,7 @@ class Metrics:
         if not self._active or not self._path.exists():
             return
         kept = [r for r in read_json_lines(self._path) if r["phase"] != phase or r["step"] <= step]
-        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def write(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """One line for `phase`, e.g. "space_0/train", at update `step`."""

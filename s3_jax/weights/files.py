@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import safetensors.numpy
 
 from s3_jax.errors import S3Error
 from s3_jax.weights.torch_pickle import read_torch
+from s3_jax.writing import write_whole
 
 StateDict = dict[str, np.ndarray]
 
@@ -42,11 +42,9 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write tensors, whole or not at all."""
-    beside = path.with_name(path.name + ".tmp")
+    """Write tensors, whole or not at all. Raises S3Error where the disk refuses it."""
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    beside.write_bytes(safetensors.numpy.save(contiguous, dict(metadata)))
-    os.replace(beside, path)
+    write_whole(path, safetensors.numpy.save(contiguous, dict(metadata)))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
