@@ -77,14 +77,14 @@ def test_the_sliced_largest_and_smallest_are_the_masked_ones(run, supernet, batc
         jax.tree.map(close, gradient, expected_gradient)
 
 
-def test_an_update_is_the_same_with_the_largest_subnet_sliced_or_masked(run, batch):
+def test_an_update_is_the_same_with_fixed_subnets_sliced_or_masked(run, batch):
     config, random = TrainConfig(batch_size=8, drop_path=DROP_PATH), random_subnets(run, "space_0", ONE_STAGE, 0)
     schedule = learning_rate(config, 10, 100)
     transformation = optimizer(config, schedule)
     state = init_state(initial_weights(run, "space_0", ONE_STAGE), transformation=transformation, ema_decay=0.0)
     updated = []
-    for sliced in (True, False):
-        model = dataclasses.replace(run.config.model, sliced_largest=sliced)
+    for sliced in (2, 0):
+        model = dataclasses.replace(run.config.model, sliced_subnets=sliced)
         update = jax.jit(update_of(ONE_STAGE, model, run.data.num_classes, config, transformation, schedule))
         masks = masked_subnets(ONE_STAGE, model, random)
         updated.append(update(state, batch, masks, jax.random.key(3))[1])

@@ -3,7 +3,8 @@
 A block has five parts: queries, keys and values; attention, head by head; the heads' projection; the MLP's units; their
 way back. A part is compiled once for each of a few sizes, its bodies, and runs in the smallest that holds the block,
 with what the body has too much masked to zero; bodies that are not picked cost nothing, and a block that is not in the
-subnet picks none. Between parts, arrays have the largest size.
+subnet picks none. Between parts, arrays have the largest size, and heads and their 32 channels are one axis: an axis of
+32 would take four times its memory on a TPU.
 """
 
 from __future__ import annotations
@@ -113,22 +114,24 @@ def block_parts(space: StageSpace, mask: StageMask, size: tuple[int, ...], limit
 def _qkv_of(
     inputs: tuple[LayerNorm, Array, Array], active: tuple[Count, Count], *, dim: int, heads: int, all_heads: int
 ) -> Array:
-    """Norm and projection of x (B, H, W, C) with `dim` channels and `heads` heads: (B, H, W, 3, all_heads, 32)."""
+    """Norm and projection of x (B, H, W, C) with `dim` channels and `heads` heads: (B, H, W, 3 * all_heads * 32)."""
     norm, kernel, x = inputs
     qkv = project_qkv(kernel[:dim, :, :heads], layer_norm(norm, x[..., :dim], active[0]))
-    return _padded(qkv, -2, all_heads)
+    return _padded(qkv, -2, all_heads).reshape(*x.shape[:3], -1)
 
 
 def _attend(inputs: tuple[Array, Array, Array], active: tuple[Count, Count], *, windows: Windows) -> Array:
-    """Attention of those heads that are active: (B, H, W, 3, heads, 32) to (B, H, W, heads, 32)."""
+    """Attention of those heads that are active: (B, H, W, 3 * heads * 32) to (B, H, W, heads * 32)."""
     bias, table, qkv = inputs
-    return attend_within(qkv, bias, table, windows, active[1])
+    attended = attend_within(qkv.reshape(*qkv.shape[:3], *bias.shape), bias, table, windows, active[1])
+    return attended.reshape(*qkv.shape[:3], -1)
 
 
 def _mix(inputs: tuple[Linear, Array], active: tuple[Count, Count], *, dim: int, heads: int, all_dims: int) -> Array:
-    """Output projection of `heads` heads (B, H, W, all_heads, 32) to `dim` channels: (B, H, W, all_dims)."""
+    """Output projection of `heads` heads (B, H, W, all_heads * 32) to `dim` channels: (B, H, W, all_dims)."""
     proj, attended = inputs
-    branch = project_heads(proj, attended[..., :heads, :], dim)
+    of_heads = attended[..., : heads * HEAD_DIM].reshape(*attended.shape[:3], heads, HEAD_DIM)
+    branch = project_heads(proj, of_heads, dim)
     return _padded(masked(branch, active_mask(dim, active[0], branch.dtype)), -1, all_dims)
 
 

@@ -63,9 +63,9 @@ def fixed_subnets(space: SearchSpace) -> tuple[Architecture, Architecture]:
 def static_losses(
     structure: Structure, model: ModelConfig, num_classes: int, max_drop_path: float, batch_axis: str | None = None
 ) -> tuple[Loss, ...]:
-    """The losses of the network itself; of a supernet those of its smallest and, if so set, its largest subnet.
+    """The loss of the network itself; of a supernet those of as many of its fixed subnets as are to be sliced.
 
-    Their shapes are known, so their weights are sliced: masked, the smallest would be as dear as the largest.
+    Their shapes are known, so their weights are sliced: masked, the smallest may be as dear as the largest.
     """
     if not isinstance(structure, SearchSpace):
         return (network_loss(define(structure, model, num_classes, batch_axis), max_drop_path),)
@@ -75,12 +75,7 @@ def static_losses(
         loss = network_loss(define(architecture, model, num_classes, batch_axis), max_drop_path)
         return lambda params, batch, key: loss(slice_weights(params, structure, architecture), batch, key)
 
-    return tuple(map(sliced, fixed_subnets(structure)[: num_sliced(model)]))
-
-
-def num_sliced(model: ModelConfig) -> int:
-    """How many of `fixed_subnets` an update computes with sliced weights; the others are masked like random ones."""
-    return 2 if model.sliced_largest else 1
+    return tuple(map(sliced, fixed_subnets(structure)[: model.sliced_subnets]))
 
 
 def masked_subnets(structure: Structure, model: ModelConfig, random: Sequence[Architecture]) -> SubnetMask | None:
@@ -90,7 +85,7 @@ def masked_subnets(structure: Structure, model: ModelConfig, random: Sequence[Ar
     """
     if not isinstance(structure, SearchSpace):
         return None
-    masked = (*fixed_subnets(structure)[num_sliced(model) :], *random)
+    masked = (*fixed_subnets(structure)[model.sliced_subnets :], *random)
     return stack_masks([subnet_mask(structure, architecture) for architecture in masked])
 
 
