@@ -23,7 +23,7 @@ from s3_jax.training.fit import fit
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json
 from s3_jax.training.run import Run
-from s3_jax.training.start import open_workdir, start_run
+from s3_jax.training.start import open_workdir, record_start, start_run
 from s3_jax.weights.convert import load_weights, params_of, to_state_dict
 
 PHASE = "finetune"
@@ -46,6 +46,7 @@ def finetune(
     run = start_run(config, workdir, console, stop)
     try:
         spec = target_spec(start.spec, config, run.data)
+        record_start(run)
         run.write_json("start.json", _start_record(start.spec, from_scratch))
         network = fit(
             run,
@@ -72,14 +73,17 @@ def finetune(
 
 
 def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
-    """The specification of the network that is trained: with the data's classes, at the configuration's image size."""
+    """The specification of the network that is trained: with the data's classes, at the configuration's image size.
+
+    Raises S3Error where it cannot take images of that size.
+    """
     size = config.model.image_size
     if config.model.patch_size != start.patch_size:
         raise S3Error(
             f"config.model.patch_size = {config.model.patch_size}, but the network has patches of {start.patch_size}; "
             "give that"
         )
-    return dataclasses.replace(
+    target = dataclasses.replace(
         start,
         architecture=scaled(start.architecture, start.image_size, size),
         image_size=size,
@@ -88,6 +92,8 @@ def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
         std=config.data.std,
         eval_crop=config.data.eval_crop,
     )
+    nnx.eval_shape(lambda: standalone.build(target))
+    return target
 
 
 def same_classes(start: tuple[str, ...], data: tuple[str, ...]) -> bool:

@@ -29,7 +29,7 @@ from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network
 from s3_jax.training.records import read_json
 from s3_jax.training.run import Run
-from s3_jax.training.start import open_workdir, start_run
+from s3_jax.training.start import open_workdir, record_start, start_run
 
 
 def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopRequest) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def _start(config: Config, workdir: Path, console: Console, stop: StopRequest) -
     for budget in (config.evolution.budget, config.search.budget):
         check_budget(clamped, budget, run.cost)
     check_size(clamped, config.evolution.max_space_size)
+    record_start(run)
     return run
 
 

@@ -95,3 +95,10 @@ def test_patches_of_another_size_are_refused(tmp_path):
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, patch_size=4))
     with pytest.raises(S3Error, match=r"config.model.patch_size = 4, but the network has patches of 2"):
         tune(tmp_path, config)
+
+
+def test_a_size_that_patches_do_not_tile_is_refused_and_the_folder_stays_free(tmp_path):
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, image_size=9))
+    with pytest.raises(S3Error, match=r"9 px cannot be cut into patches of 2"):
+        tune(tmp_path / "run", config)
+    assert not list((tmp_path / "run").iterdir())

@@ -61,14 +61,8 @@ class Metrics:
     def __init__(self, workdir: Path, config: RunConfig, *, active: bool) -> None:
         self._path = workdir / "metrics.jsonl"
         self._board: Any = None
-        self._wandb: Any = None
-        self._active = active
-        if active and config.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(workdir))
-        if active and config.wandb_project:
-            self._wandb = _start_wandb(workdir, config.wandb_project)
+        self._wandb = _start_wandb(workdir, config.wandb_project) if active and config.wandb_project else None
+        self._active, self._tensorboard = active, config.tensorboard
 
     def forget_after(self, phase: str, step: int) -> None:
         """Drop what a stopped process wrote of `phase` after the update from which it is taken up again."""
@@ -82,11 +76,18 @@ class Metrics:
         if not self._active:
             return
         append_json_line(self._path, {"phase": phase, "step": step, **values})
-        for name, value in values.items():
-            if self._board is not None:
-                self._board.add_scalar(f"{phase}/{name}", value, step)
+        if self._tensorboard:
+            self._add_to_board(phase, step, values)
         if self._wandb is not None:
             self._wandb.log({f"{phase}/{name}": value for name, value in values.items()} | {f"{phase}/step": step})
+
+    def _add_to_board(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Begins its file only now: a run that ends before it starts leaves none."""
+        from tensorboardX import SummaryWriter
+
+        self._board = self._board or SummaryWriter(str(self._path.parent))
+        for name, value in values.items():
+            self._board.add_scalar(f"{phase}/{name}", value, step)
 
     def close(self) -> None:
         """Flush and close the writers."""

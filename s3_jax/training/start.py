@@ -14,7 +14,7 @@ from s3_jax.data.dataset import open_data
 from s3_jax.errors import S3Error
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.records import Metrics, environment, read_json, write_json
+from s3_jax.training.records import Metrics, environment, read_json
 from s3_jax.training.run import Run
 
 # Settings that say how a run is executed, not what it computes: they may change when it is taken up again.
@@ -26,14 +26,11 @@ def open_workdir(workdir: Path, config: Config) -> None:
 
     Raises S3Error where it was not, with the fields that differ, or where it cannot be written to.
     """
-    settings = to_mapping(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "config.json"
         if path.exists():
-            _check_same(read_json(path), settings, workdir)
-        if jax.process_index() == 0:
-            write_json(path, settings)
+            _check_same(read_json(path), to_mapping(config), workdir)
     except OSError as error:
         raise S3Error(
             f"cannot write to the workdir {workdir}: {error.strerror or error}; choose a folder with room that you may "
@@ -61,14 +58,21 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def start_run(config: Config, workdir: Path, console: Console, stop: StopRequest) -> Run:
-    """Devices and data of a run in an opened folder. Raises S3Error for settings that do not fit them."""
+    """Devices and data of a run in an opened folder, in which nothing is written yet: see `record_start`.
+
+    Raises S3Error for settings that do not fit them.
+    """
     mesh = make_mesh(config.run.num_devices)
     first = jax.process_index() == 0
     for field, settings in (("train", config.train), ("retrain.train", config.retrain.train)):
         check_batch_size(mesh, settings.batch_size, settings.accumulation_steps, f"config.{field}.batch_size")
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
     data = open_data(config.data, seed=config.seed)
-    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
-    about = data.record() | {"class_names": list(data.class_names)}
+    return Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
+
+
+def record_start(run: Run) -> None:
+    """Write what the run is of, once all settings are found to fit: from then on the folder is bound to them."""
+    about = run.data.record() | {"class_names": list(run.data.class_names)}
     run.write_json("environment.json", environment() | {"dataset": about})
-    return run
+    run.write_json("config.json", to_mapping(run.config))
