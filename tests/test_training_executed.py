@@ -11,7 +11,7 @@ from s3_jax.config import ModelConfig
 from s3_jax.cost import cost
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import subnet_mask
-from s3_jax.space import SearchSpace, StageSpace, sample
+from s3_jax.space import Architecture, SearchSpace, StageSpace, hidden_dim, sample
 from s3_jax.training.executed import Work, executed
 from s3_jax.training.networks import define, initial_params
 from s3_jax.training.steps import network_loss, subnet_loss
@@ -92,6 +92,17 @@ def arguments():
     return params, batch, jax.eval_shape(lambda: jax.random.key(0))
 
 
+def too_wide(architecture: Architecture) -> int:
+    """Multiply-adds of an image that bodies for each number of channels alone compute too much, by hand."""
+    extra = 0
+    for side, space, stage in zip((8, 4), SPACE.stages, architecture.stages, strict=True):
+        for block in stage.blocks:
+            channels = 4 * (max(space.qkv_dim) - 32 * block.heads)  # of queries, keys, values and the projection
+            units = 2 * (hidden_dim(stage.embed_dim, 2.0) - hidden_dim(stage.embed_dim, block.mlp_ratio))
+            extra += side**2 * stage.embed_dim * (channels + units)
+    return extra
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_hardly_more(seed, arguments):
     params, batch, key = arguments
@@ -103,8 +114,9 @@ def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_hardly_more(se
 
     masked = subnet_loss(define(SPACE, MODEL, CLASSES), 0.0)
     work = executed(masked, params, batch, subnet_mask(SPACE, architecture), key)
-    assert needed <= work.macs <= 1.25 * needed
+    widened = needed + BATCH * too_wide(architecture)
+    assert needed <= work.macs <= 1.1 * widened  # the rest is in the patches, the merges and the classifier
     assert work.recomputed == 0
     gradient = executed(jax.value_and_grad(masked), params, batch, subnet_mask(SPACE, architecture), key)
-    assert gradient.macs <= 3 * 1.25 * needed
+    assert gradient.macs <= 3 * 1.1 * widened
     assert 0 < gradient.recomputed < needed

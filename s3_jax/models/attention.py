@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s3_jax.models.layers import Attention, Count, Linear, product
+from s3_jax.models.layers import Attention, Count, Linear, pad_to_multiple, product
 from s3_jax.space import HEAD_DIM
 
 # What Swin adds to the logits of token pairs that are neighbours only because the map was rolled.
 SHIFTED_APART = -100.0
 # The name under which a backward pass traces what it computes again.
 RECOMPUTED = "recomputed"
+
+Shifted = bool | Array
+# (inputs, what is told of them and has no gradient) to an array.
+Body = Callable[[Any, Any], Array]
 
 
 class Windows(NamedTuple):
@@ -44,101 +48,121 @@ def window_attention(weights: Attention, x: Array, windows: Windows) -> Array:
 
 
 def project_qkv(kernel: Array, x: Array) -> Array:
-    """Queries, keys and values without bias: (B, H, W, C) and a kernel (C, 3, heads, 32) to (B, H, W, 3, heads, 32)."""
-    return product(x, kernel.reshape(kernel.shape[0], -1)).reshape(*x.shape[:3], *kernel.shape[1:])
+    """Query, key and value of each head without bias: (B, H, W, C) to (B, H, W, heads * 96); kernel (C, 3, heads, 32).
+
+    Heads and their channels are one axis: an axis of 32 takes four times its memory on a TPU.
+    """
+    return product(x, kernel.swapaxes(1, 2).reshape(kernel.shape[0], -1))
 
 
 def project_heads(proj: Linear, attended: Array, computed: int | None = None) -> Array:
-    """What the heads found, mixed: (B, H, W, heads, 32) to (B, H, W, computed), the first channels (None: all).
-
-    Of the weights' heads only the first `heads` are used.
-    """
-    kernel = proj.kernel[: attended.shape[3], :, :computed]
-    out = product(attended.reshape(*attended.shape[:3], -1), kernel.reshape(-1, kernel.shape[-1]))
+    """What the heads found, mixed: (B, H, W, heads * 32) to (B, H, W, computed), the first channels (None: all)."""
+    kernel = proj.kernel[..., :computed]
+    out = product(attended, kernel.reshape(-1, kernel.shape[-1]))
     return out + proj.bias[:computed].astype(out.dtype)
 
 
-def attend_within(qkv: Array, bias: Array, table: Array, windows: Windows, active: Count = None) -> Array:
-    """Attention of the tokens of each window to each other: (B, H, W, 3, heads, 32) to (B, H, W, heads, 32).
+def attend_within(
+    qkv: Array, bias: Array, table: Array, windows: Windows, active: Count = None, shifted: Shifted = True
+) -> Array:
+    """Attention of the tokens of each window to each other: (B, H, W, heads * 96) to (B, H, W, heads * 32).
 
     bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). active: how many of
-    the heads count (None: all); the others are not computed, and are zero. Heads are computed one after another, and
-    again in the backward pass, so that only one has its logits in memory: they then stay in a processor's cache.
+    the heads count (None: all); the others are not computed, and are zero. shifted: whether the windows' shift, if they
+    have one, applies. Heads are computed one after another, and again in the backward pass, so that only one has its
+    logits in memory: they then stay in a processor's cache.
     """
-    of_heads = (jnp.moveaxis(qkv, 4, 0), jnp.moveaxis(bias, 1, 0), relative_bias(table, windows.side))
-    on = None if active is None else jnp.arange(qkv.shape[4]) < active
-    return jnp.moveaxis(one_by_one(partial(attend, windows=windows))(of_heads, on), 0, 3)
+    batch, height, width, _ = qkv.shape
+    heads = bias.shape[1]
+    each = jnp.moveaxis(qkv.reshape(batch, height, width, heads, -1), 3, 0)
+    of_heads = (each, bias.swapaxes(0, 1).reshape(heads, -1), relative_bias(table, windows.side))
+    on = None if active is None else jnp.arange(heads) < active
+    attended = one_by_one(partial(attend, windows=windows))(of_heads, shifted, on)
+    return jnp.moveaxis(attended, 0, 3).reshape(batch, height, width, -1)
 
 
-def one_by_one(body: Callable[[Any], Array]) -> Callable[[Any, Array | None], Array]:
+def one_by_one(body: Body) -> Callable[[Any, Any, Array | None], Array]:
     """`body` for each slice of the leading axis of its inputs, zeros where `on` is false; None is true everywhere.
 
-    The backward pass keeps nothing but the inputs, and computes each slice again before it goes back through it.
+    The backward pass, with respect to `inputs`, keeps nothing else, and computes each slice again before it goes back.
     """
 
     @jax.custom_vjp
-    def run(inputs: Any, on: Array | None) -> Array:
+    def run(inputs: Any, told: Any, on: Array | None) -> Array:
         """The slices' results, stacked."""
-        return jax.lax.map(lambda turn: _where_on(body, turn[1], turn[0]), (on, inputs))
+        return jax.lax.map(lambda turn: _where_on(turn[0], body, turn[1], told), (on, inputs))
 
-    def backward(kept: tuple[Any, Array | None], cotangent: Array) -> tuple[Any, None]:
+    def backward(kept: tuple[Any, Any, Array | None], cotangent: Array) -> tuple[Any, None, None]:
         """The slices' gradients, stacked."""
+        inputs, told, on = kept
+        pull = partial(pull_back, body)
+        turns = (on, inputs, cotangent)
+        return jax.lax.map(lambda turn: _where_on(turn[0], pull, turn[1], told, turn[2]), turns), None, None
 
-        def pull(turn: tuple[Any, Array]) -> Any:
-            """The gradient of one slice."""
-            return pull_back(body, *turn)
-
-        inputs, on = kept
-        return jax.lax.map(lambda turn: _where_on(pull, turn[1], turn[0]), (on, (inputs, cotangent))), None
-
-    run.defvjp(lambda inputs, on: (run(inputs, on), (inputs, on)), backward)
+    run.defvjp(lambda *arguments: (run(*arguments), arguments), backward)
     return run
 
 
-def _where_on(body: Callable[[Any], Any], inputs: Any, on: Array | None) -> Any:
-    """`body(inputs)`, or zeros, without computing it, where `on` is false."""
+def _where_on(on: Array | None, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)`, or zeros, without computing it, where `on` is false."""
     if on is None:
-        return body(inputs)
-    shapes = jax.eval_shape(body, inputs)
-    return jax.lax.cond(on, body, lambda _: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), inputs)
+        return function(*arguments)
+    shapes = jax.eval_shape(function, *arguments)
+    return jax.lax.cond(on, function, lambda *_: zeros_of(shapes), *arguments)
 
 
-def pull_back(body: Callable[[Any], Array], inputs: Any, cotangent: Array) -> Any:
+def zeros_of(tree: Any) -> Any:
+    """Zeros of the shapes and types of a tree of arrays."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
+
+
+def pull_back(body: Body, inputs: Any, told: Any, cotangent: Array) -> Any:
     """The gradient with respect to `inputs`; the body's own operations, done again, are traced under a name."""
     with jax.named_scope(RECOMPUTED):
-        back = jax.vjp(body, inputs)[1]
+        back = jax.vjp(lambda tree: body(tree, told), inputs)[1]
     return back(cotangent)[0]
 
 
-def attend(inputs: tuple[Array, Array, Array], windows: Windows) -> Array:
-    """One head of attention within windows: (B, H, W, 3, 32) to (B, H, W, 32).
+def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Windows) -> Array:
+    """One head of attention within windows: (B, H, W, 96) to (B, H, W, 32).
 
-    inputs: queries, keys and values; their bias (3, 32); what is added to the logits of a window's pairs of tokens
+    inputs: queries, keys and values; their bias (96,); what is added to the logits of a window's pairs of tokens
     (side^2, side^2). A map that is no multiple of the window is padded right and bottom with tokens that have the bias
     alone; they are attended to, as in Swin, where zeros are padded before the linear layer.
     """
     qkv, bias, of_pairs = inputs
     height, width = qkv.shape[1:3]
     side, shift = windows
-    padding = ((0, 0), (0, -height % side), (0, -width % side), (0, 0), (0, 0))
-    qkv = jnp.pad(qkv, padding) if any(map(any, padding)) else qkv
-    qkv = qkv + bias.astype(qkv.dtype)
+    qkv = pad_to_multiple(qkv, (side, side)) + bias.astype(qkv.dtype)
     size = qkv.shape[1:3]
-    if any(shift):
-        qkv = jnp.roll(qkv, (-shift[0], -shift[1]), (1, 2))
-    query, key, value = (partition(qkv[:, :, :, i], side) for i in range(3))
+    for axis in (1, 2):
+        qkv = roll_back(qkv, shift[axis - 1], axis, shifted)
+    query, key, value = (partition(part, side) for part in jnp.split(qkv, 3, axis=-1))
     logits = jnp.einsum("bwnd,bwmd->bwnm", query * HEAD_DIM**-0.5, key).astype(jnp.float32)
     logits = add_bias(logits, of_pairs)
     if any(shift):
-        logits = logits + _apart(size, windows)
+        logits = logits + jnp.where(shifted, _apart(size, windows), 0.0)
     # A softmax whose division comes last, where it is 32 numbers a token and not side^2.
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     total = weights.sum(-1, keepdims=True)
     x = jnp.einsum("bwnm,bwmd->bwnd", weights.astype(value.dtype), value) / total.astype(value.dtype)
     x = unpartition(x, size)
-    if any(shift):
-        x = jnp.roll(x, shift, (1, 2))
+    for axis in (1, 2):
+        x = roll_on(x, shift[axis - 1], axis, shifted)
     return x[:, :height, :width]
+
+
+def roll_back(x: Array, shift: int, axis: int, shifted: Shifted) -> Array:
+    """`x` with the first `shift` entries of an axis moved to its end, where `shifted`."""
+    ahead = jnp.concatenate([x, jax.lax.slice_in_dim(x, 0, shift, axis=axis)], axis) if shift else x
+    return jax.lax.dynamic_slice_in_dim(ahead, jnp.where(shifted, shift, 0), x.shape[axis], axis) if shift else x
+
+
+def roll_on(x: Array, shift: int, axis: int, shifted: Shifted) -> Array:
+    """`x` with the last `shift` entries of an axis moved to its front, where `shifted`: the inverse of `roll_back`."""
+    behind = jax.lax.slice_in_dim(x, x.shape[axis] - shift, x.shape[axis], axis=axis)
+    ahead = jnp.concatenate([behind, x], axis) if shift else x
+    return jax.lax.dynamic_slice_in_dim(ahead, jnp.where(shifted, 0, shift), x.shape[axis], axis) if shift else x
 
 
 def partition(x: Array, side: int) -> Array:
