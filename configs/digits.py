@@ -13,7 +13,7 @@ from s3_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     """The settings."""
     config = default_config()
-    config.model.update(image_size=8, patch_size=1, kernel_std=0.0, sliced_subnets=1)
+    config.model.update(image_size=8, patch_size=1, kernel_std=0.0)
     config.space.update(
         depth=((1, 2),) * 4,
         embed_dim=((24, 32, 40),) * 4,

@@ -30,15 +30,8 @@ class ModelConfig:
     patch_size: int = 4  # pixels; 1 to 4 for small images
     dtype: str = "float32"  # computation: float32 or bfloat16; parameters, softmax and norms stay float32
     kernel_std: float = 0.02  # of initial weights (Swin's; the paper does not say); 0: 1 / sqrt(fan-in)
-    sliced_subnets: int = 2  # of a supernet's smallest and largest compiled without masks: quicker, longer to compile
     every_width: bool = False  # compile a supernet's blocks for every width: less work a step, longer compilation
-    remat: bool = False  # also recompute the blocks of sliced and single networks in the backward pass: less memory
-
-    def __post_init__(self) -> None:
-        if self.sliced_subnets not in (0, 1, 2):
-            raise S3Error(
-                f"config.model.sliced_subnets = {self.sliced_subnets}; 0, 1 (the smallest) or 2 (the largest too)"
-            )
+    remat: bool = False  # recompute single networks' blocks in the backward pass: less memory, a third more work
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,8 @@ import numpy as np
 from flax import nnx
 
 from s3_jax.config import TrainConfig
-from s3_jax.models.subnet import slice_weights, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
-from s3_jax.space import Architecture, SearchSpace, StageSpace, largest, sample, smallest
+from s3_jax.space import Architecture, SearchSpace, StageSpace, sample
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.collectives import collectives
 from s3_jax.training.devices import (
@@ -29,8 +28,9 @@ from s3_jax.training.devices import (
     replicated,
     state_layout,
 )
+from s3_jax.training.networks import trained_subnets
 from s3_jax.training.state import init_state, learning_rate, optimizer
-from s3_jax.training.steps import network_loss, subnet_loss, train_step
+from s3_jax.training.steps import loss_of, train_step
 
 BATCH, CLASSES, DROP_PATH = 32, 5, 0.3
 SPACE = SearchSpace((StageSpace((1, 2), (8, 16), (2,), (1.0, 2.0), (32, 64)),))
@@ -56,19 +56,13 @@ def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: b
     definition, params = nnx.split(build(SPACE, axis_of(mesh)))
     schedule = learning_rate(CONFIG, 1.0, 100)
     transformation = optimizer(CONFIG, schedule)
-
-    def sliced(architecture: Architecture):
-        loss = network_loss(nnx.split(nnx.eval_shape(lambda: build(architecture, axis_of(mesh))))[0], DROP_PATH)
-        return lambda params, batch, key: loss(slice_weights(params, SPACE, architecture), batch, key)
-
     settings = {"transformation": transformation, "ema_decay": CONFIG.ema_decay}
     begin = partial(init_state, **settings)
     params = put_replicated(mesh, nnx.to_pure_dict(params))
     layout = state_layout(mesh, jax.eval_shape(begin, params), shard=shard)
     step_of = partial(
         train_step,
-        losses=(sliced(largest(SPACE)), sliced(smallest(SPACE))),
-        subnet_loss=subnet_loss(definition, DROP_PATH),
+        loss=loss_of(definition, DROP_PATH),
         schedule=schedule,
         accumulation_steps=CONFIG.accumulation_steps,
         layout=layout,
@@ -82,7 +76,7 @@ def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: b
     losses, compiled = [], None
     for step in range(int(state.step), num_steps):
         rng = np.random.default_rng([1, step])
-        masks = stack_masks([subnet_mask(SPACE, sample(SPACE, rng)) for _ in range(2)])
+        masks = trained_subnets(SPACE, [sample(SPACE, rng) for _ in range(2)])
         inputs = (put_batch(mesh, batch_of(step)), put_replicated(mesh, masks), key)
         compiled = compiled or update.lower(state, *inputs).compile()
         state, metrics = compiled(state, *inputs)

@@ -41,7 +41,10 @@ def test_retraining_executes_three_forward_passes_of_its_images():
     patches = 4 * 4 * 2 * 2 * 3 * architecture.stages[0].embed_dim
     # The gradient of the position bias is a sum over images and windows, made a product: 4 windows of 4 x 4 entries.
     assert result.macs == BATCH * (3 * macs(architecture) - patches + 4 * 4 * 4)
-    assert (result.name, result.recomputed, result.collectives) == ("retraining", 0, [])
+    (block,) = architecture.stages[0].blocks
+    # Made again a head at a time: logits of a map of 4 x 4 tokens, and the sums of values that they weigh.
+    attention = 2 * 4 * 4 * block.window**2 * 32 * block.heads
+    assert (result.name, result.recomputed, result.collectives) == ("retraining", BATCH * attention, [])
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.arguments[0]))
     images = BATCH * (8 * 8 * 3 + CLASSES) * 4
     assert state + images <= result.arguments <= state + images + 64  # the key, and padding

@@ -14,7 +14,7 @@ from s3_jax.models.subnet import subnet_mask
 from s3_jax.space import Architecture, SearchSpace, StageSpace, hidden_dim, sample
 from s3_jax.training.executed import Work, executed
 from s3_jax.training.networks import define, initial_params
-from s3_jax.training.steps import network_loss, subnet_loss
+from s3_jax.training.steps import loss_of
 
 SPACE = SearchSpace((StageSpace((1, 2), (16, 32), (2, 4), (1.0, 2.0), (32, 64)),) * 2)
 MODEL = ModelConfig(image_size=16, patch_size=2, every_width=True)
@@ -109,10 +109,10 @@ def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_hardly_more(se
     architecture = sample(SPACE, np.random.default_rng(seed))
     needed = BATCH * cost(architecture, image_size=16, patch_size=2, num_classes=CLASSES).macs
     alone = jax.eval_shape(partial(initial_params, architecture, MODEL, CLASSES, jax.random.key(0)))
-    forward = network_loss(define(architecture, MODEL, CLASSES), 0.0)
-    assert executed(forward, alone, batch, key) == Work(needed)
+    forward = loss_of(define(architecture, MODEL, CLASSES), 0.0)
+    assert executed(forward, alone, batch, None, key) == Work(needed)
 
-    masked = subnet_loss(define(SPACE, MODEL, CLASSES), 0.0)
+    masked = loss_of(define(SPACE, MODEL, CLASSES), 0.0)
     work = executed(masked, params, batch, subnet_mask(SPACE, architecture), key)
     widened = needed + BATCH * too_wide(architecture)
     assert needed <= work.macs <= 1.1 * widened  # the rest is in the patches, the merges and the classifier

@@ -1,6 +1,5 @@
 """Sandwich steps of a real supernet: sliced losses == masked ones, one trace for all subnets, mixed precision."""
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -14,16 +13,16 @@ from rich.console import Console
 
 from s3_jax.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from s3_jax.data.dataset import open_data
+from s3_jax.models.subnet import slice_weights, subnet_mask
 from s3_jax.space import SearchSpace, StageSpace, largest, smallest
 from s3_jax.training import networks
 from s3_jax.training.devices import make_mesh
 from s3_jax.training.fit import fit, initial_weights, random_subnets
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.networks import Network, fixed_subnets, masked_subnets, static_losses, update_of
+from s3_jax.training.networks import Network, fixed_subnets, trained_subnets
 from s3_jax.training.records import Metrics
 from s3_jax.training.run import Run
-from s3_jax.training.state import init_state, learning_rate, optimizer
-from s3_jax.training.steps import SubnetLoss, subnet_loss
+from s3_jax.training.steps import Loss, loss_of
 
 DROP_PATH = 0.3
 SPACE = SearchSpace(
@@ -64,32 +63,31 @@ def batch() -> dict[str, jax.Array]:
     return {"image": jax.random.normal(jax.random.key(1), (8, 8, 8, 3)), "target": target}
 
 
-def test_the_sliced_largest_and_smallest_are_the_masked_ones(run, supernet, batch):
-    """Value and gradient, stochastic depth drawn alike; the sliced losses are those that training uses."""
-    masked = jax.jit(jax.value_and_grad(subnet_loss(supernet.definition, DROP_PATH)))
+@pytest.mark.parametrize("fixed", [0, 1])
+def test_masked_training_is_that_of_sliced_weights(run, supernet, batch, fixed):
+    """Value and gradient of the smallest and the largest subnet, stochastic depth drawn alike."""
+    architecture = fixed_subnets(SPACE)[fixed]
     counted, key = batch | {"total": jnp.ones(())}, jax.random.key(2)
-    losses = static_losses(SPACE, run.config.model, run.data.num_classes, DROP_PATH)
-    for loss, architecture in zip(losses, fixed_subnets(SPACE), strict=True):
-        value, gradient = jax.jit(jax.value_and_grad(loss))(supernet.params, counted, key)
-        expected, expected_gradient = masked(supernet.params, counted, supernet.mask(architecture), key)
-        np.testing.assert_allclose(value, expected, rtol=1e-5)
-        close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5 * float(value))
-        jax.tree.map(close, gradient, expected_gradient)
+    alone = loss_of(networks.define(architecture, run.config.model, run.data.num_classes), DROP_PATH)
+
+    def sliced(params):
+        return alone(slice_weights(params, SPACE, architecture), counted, None, key)
+
+    value, gradient = jax.jit(jax.value_and_grad(sliced))(supernet.params)
+    masked = jax.jit(jax.value_and_grad(loss_of(supernet.definition, DROP_PATH)))
+    expected, expected_gradient = masked(supernet.params, counted, supernet.mask(architecture), key)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5 * float(value))
+    jax.tree.map(close, gradient, expected_gradient)
 
 
-def test_an_update_is_the_same_with_fixed_subnets_sliced_or_masked(run, batch):
-    config, random = TrainConfig(batch_size=8, drop_path=DROP_PATH), random_subnets(run, "space_0", ONE_STAGE, 0)
-    schedule = learning_rate(config, 10, 100)
-    transformation = optimizer(config, schedule)
-    state = init_state(initial_weights(run, "space_0", ONE_STAGE), transformation=transformation, ema_decay=0.0)
-    updated = []
-    for sliced in (2, 0):
-        model = dataclasses.replace(run.config.model, sliced_subnets=sliced)
-        update = jax.jit(update_of(ONE_STAGE, model, run.data.num_classes, config, transformation, schedule))
-        masks = masked_subnets(ONE_STAGE, model, random)
-        updated.append(update(state, batch, masks, jax.random.key(3))[1])
-    np.testing.assert_allclose(updated[0]["subnet_losses"], updated[1]["subnet_losses"], rtol=1e-5)
-    np.testing.assert_allclose(updated[0]["grad_norm"], updated[1]["grad_norm"], rtol=1e-5)
+def test_an_update_trains_the_smallest_the_largest_and_the_random_subnets(run):
+    random = random_subnets(run, "space_0", SPACE, 0)
+    masks = trained_subnets(SPACE, random)
+    for index, architecture in enumerate((smallest(SPACE), largest(SPACE), *random)):
+        one = jax.tree.map(lambda leaf, index=index: leaf[index], masks)
+        jax.tree.map(np.testing.assert_array_equal, one, subnet_mask(SPACE, architecture))
+    assert {len(leaf) for leaf in jax.tree.leaves(masks)} == {4}
 
 
 def test_random_subnets_are_a_function_of_seed_phase_and_step(run):
@@ -106,8 +104,8 @@ def test_one_trace_serves_the_updates_of_many_random_subnets(run, monkeypatch):
     """Of `fit` itself, in bfloat16: parameters, averages and optimizer state stay float32 all the way to the disk."""
     traces = []
 
-    def counting(definition: nnx.GraphDef, max_drop_path: float) -> SubnetLoss:
-        loss = subnet_loss(definition, max_drop_path)
+    def counting(definition: nnx.GraphDef, max_drop_path: float) -> Loss:
+        loss = loss_of(definition, max_drop_path)
 
         def counted(params, batch, subnet, key):
             traces.append(subnet)
@@ -115,8 +113,7 @@ def test_one_trace_serves_the_updates_of_many_random_subnets(run, monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(networks, "subnet_loss", counting)
-    monkeypatch.setattr(networks, "static_losses", lambda *_: ())  # those of known shape only take time to compile
+    monkeypatch.setattr(networks, "loss_of", counting)
     half = open_run(run.workdir, "bfloat16")
     config = TrainConfig(batch_size=8, epochs=8 * 8 / len(run.data.train), accumulation_steps=2, ema_decay=0.9)
     trained = fit(half, "space_0", ONE_STAGE, config, run.data.train)

@@ -23,30 +23,23 @@ IMAGES = RNG.normal(size=(BATCH, 2, 2, 3)).astype(np.float32)
 TARGETS = RNG.dirichlet(np.ones(CLASSES), BATCH).astype(np.float32)
 PARAMS = {"kernel": jnp.asarray(RNG.normal(size=(12, CLASSES)), jnp.float32), "bias": jnp.zeros(CLASSES)}
 # A "subnet" of the classifier is what its kernel is multiplied with.
-SUBNETS = np.array([0.5, -1.5], np.float32)
+SUBNETS = np.array([1.0, 2.0, 0.5, -1.5], np.float32)
 SGD = optax.sgd(0.1)
 
 
-def linear_loss(params, batch, key, scale=1.0):
+def linear_loss(params, batch, scale, key):
+    scale = 1.0 if scale is None else scale
     logits = batch["image"].reshape(len(batch["image"]), -1) @ (scale * params["kernel"]) + params["bias"]
     return soft_cross_entropy(logits, batch["target"], batch["total"])
 
 
-def linear_subnet_loss(params, batch, subnet, key):
-    return linear_loss(params, batch, key, subnet)
-
-
-LOSSES = (linear_loss, partial(linear_loss, scale=2.0))
-
-
-def step(batch=None, *, losses=LOSSES, subnets=SUBNETS, state=None, **settings):
+def step(batch=None, *, loss=linear_loss, subnets=SUBNETS, state=None, **settings):
     settings = {"transformation": SGD, "accumulation_steps": 1, "ema_decay": 0.0, **settings}
     begin = init_state(PARAMS, transformation=settings["transformation"], ema_decay=settings["ema_decay"])
     run = jax.jit(
         partial(
             train_step,
-            losses=losses,
-            subnet_loss=linear_subnet_loss,
+            loss=loss,
             schedule=optax.constant_schedule(0.1),
             **settings,
         )
@@ -68,10 +61,10 @@ def assert_trees_close(actual, expected, rtol=1e-5):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6), actual, expected)
 
 
-def test_the_gradient_is_the_mean_over_losses_and_subnets():
+def test_the_gradient_is_the_mean_over_subnets():
     values, gradients = [], []
-    for scale in (1.0, 2.0, *SUBNETS):
-        value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), None, scale)
+    for scale in SUBNETS:
+        value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), scale, None)
         values.append(value)
         gradients.append(gradient)
     mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *gradients)
@@ -84,8 +77,8 @@ def test_the_gradient_is_the_mean_over_losses_and_subnets():
 
 
 def test_a_single_network_has_no_subnets():
-    state, metrics = step(losses=(linear_loss,), subnets=None)
-    value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), None)
+    state, metrics = step(subnets=None)
+    value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), None, None)
     assert_trees_close(state.params, jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, gradient))
     np.testing.assert_allclose(metrics["subnet_losses"], [value], rtol=1e-5)
 
@@ -149,24 +142,21 @@ def test_clipping_by_configuration_leaves_the_reported_norm():
 def test_random_draws_differ_between_updates_networks_and_parts_and_repeat_with_the_key():
     """The loss is the draw itself, so the metrics show what every network and part has drawn."""
 
-    def draw(params, batch, key):
+    def draw(params, batch, subnet, key):
         return jax.random.uniform(key) + 0 * params["bias"].sum()
-
-    def draw_of_subnet(params, batch, subnet, key):
-        return draw(params, batch, key)
 
     def values(key, parts):
         images = {"image": jnp.asarray(IMAGES), "target": jnp.asarray(TARGETS)}
-        return accumulate((draw,), draw_of_subnet, parts, PARAMS, images, jnp.ones(()), SUBNETS, key)[1]
+        return accumulate(draw, parts, PARAMS, images, jnp.ones(()), SUBNETS, key)[1]
 
     one, two = values(jax.random.key(0), 1), values(jax.random.key(0), 2)
-    assert len(np.unique(one)) == 3
+    assert len(np.unique(one)) == len(SUBNETS)
     np.testing.assert_array_equal(one, values(jax.random.key(0), 1))
     assert not np.isin(one, values(jax.random.key(1), 1)).any()
     # The first part draws what the whole did, the second something else.
     assert not np.isclose(np.asarray(two), 2 * np.asarray(one)).any()
-    state, first = step(losses=(draw,), subnets=None)
-    _, second = step(losses=(draw,), subnets=None, state=state)
+    state, first = step(loss=draw, subnets=None)
+    _, second = step(loss=draw, subnets=None, state=state)
     assert float(first["loss"]) != float(second["loss"])
 
 

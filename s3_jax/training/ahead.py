@@ -23,7 +23,7 @@ from s3_jax.training.collectives import Collective, collectives
 from s3_jax.training.devices import check_batch_size, mesh_of, replicated, split
 from s3_jax.training.executed import executed
 from s3_jax.training.fit import NUM_RANDOM_SUBNETS
-from s3_jax.training.networks import Structure, define, initial_params, masked_subnets
+from s3_jax.training.networks import Structure, define, initial_params, trained_subnets
 from s3_jax.training.programs import evaluation_of, training_of
 
 GIB = 2**30
@@ -167,7 +167,7 @@ def _training(
     }
     draws = ()
     if isinstance(structure, SearchSpace):
-        draws = _draws(structure, partial(masked_subnets, structure, config.model))
+        draws = _draws(structure, partial(trained_subnets, structure))
     key = _shape(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
     return Program(name, training.update, (state, batch, _masks_shape(mesh, draws), key), mesh.size, draws)
 

@@ -21,9 +21,9 @@ from s3_jax.models.subnet import SubnetMask, subnet_mask
 from s3_jax.space import Architecture, SearchSpace, largest, map_sizes, sample
 from s3_jax.training.devices import make_mesh
 from s3_jax.training.executed import executed
-from s3_jax.training.networks import define, fixed_subnets, initial_params, masked_subnets, static_losses
+from s3_jax.training.networks import define, fixed_subnets, initial_params, trained_subnets
 from s3_jax.training.programs import training_of
-from s3_jax.training.steps import Batch, eval_step, subnet_loss
+from s3_jax.training.steps import Batch, Loss, eval_step, loss_of
 
 NUM_SUBNETS = 8  # random ones that a measurement goes through, the same in every call
 STEPS_PER_EPOCH = 1000  # of the learning rate's schedule, which costs the same whatever it is
@@ -75,7 +75,7 @@ class Bench:
 
         def step() -> dict[str, jax.Array]:
             nonlocal state
-            masks = masked_subnets(self.space, self.config.model, next(pairs))
+            masks = trained_subnets(self.space, next(pairs))
             state, metrics = training.update(state, batch, masks, self.key)
             return metrics
 
@@ -84,16 +84,13 @@ class Bench:
         return self._with_peak("step_s", self._median(step), macs)
 
     def gradient(self) -> Figures:
-        """Seconds of one gradient: of the smallest and largest subnet, as far as sliced, and of random ones, masked."""
-        drop_path, model = self.config.train.drop_path, self.config.model
+        """Seconds of one gradient: of the smallest and the largest subnet, and of random ones."""
+        program = jax.jit(jax.value_and_grad(self._loss()))
         params, batch, figures = self._params(), self._batch() | {"total": float(self.batch)}, {}
-        losses = static_losses(self.space, model, self.num_classes, drop_path)
-        for name, loss in zip(("smallest", "largest"), losses, strict=False):
-            program = jax.jit(jax.value_and_grad(loss))
-            figures[f"{name}_s"] = self._median(partial(program, params, batch, self.key))
-        masked = jax.jit(jax.value_and_grad(subnet_loss(define(self.space, model, self.num_classes), drop_path)))
+        for name, subnets in zip(("smallest", "largest"), fixed_subnets(self.space), strict=True):
+            figures[f"{name}_s"] = self._median(partial(program, params, batch, self._mask(subnets), self.key))
         masks = itertools.cycle(map(self._mask, self.subnets))
-        return figures | {"random_s": self._median(lambda: masked(params, batch, next(masks), self.key))}
+        return figures | {"random_s": self._median(lambda: program(params, batch, next(masks), self.key))}
 
     def forward(self) -> Figures:
         """Seconds in which a random subnet answers a batch: what E-T Error and search consist of."""
@@ -116,22 +113,18 @@ class Bench:
 
         A gradient needs three forward passes; products that a backward pass does again are told apart. No device.
         """
-        model, rng, key = self.config.model, np.random.default_rng(0), jax.eval_shape(lambda: self.key)
-        params = jax.eval_shape(partial(initial_params, self.space, model, self.num_classes, self.key))
+        rng, key = np.random.default_rng(0), jax.eval_shape(lambda: self.key)
+        params = jax.eval_shape(partial(initial_params, self.space, self.config.model, self.num_classes, self.key))
         batch = jax.eval_shape(lambda: {**self._batch(), "total": 1.0})
-        fixed = fixed_subnets(self.space)
-        sliced = static_losses(self.space, model, self.num_classes, self.config.train.drop_path)
-        always = [executed(jax.value_and_grad(loss), params, batch, key) for loss in sliced]
-        masked = jax.value_and_grad(
-            subnet_loss(define(self.space, model, self.num_classes), self.config.train.drop_path)
-        )
+        gradient = jax.value_and_grad(self._loss())
+        fixed = [executed(gradient, params, batch, self._mask(subnet), key) for subnet in fixed_subnets(self.space)]
         ratios, again = [], []
         for _ in range(self.repeats):
-            subnets = [*fixed[len(sliced) :], sample(self.space, rng), sample(self.space, rng)]
-            works = [executed(masked, params, batch, self._mask(subnet), key) for subnet in subnets]
-            needed = 3 * self.batch * sum(map(self._macs, (*fixed, *subnets[-2:])))
-            ratios.append(sum(work.macs for work in (*always, *works)) / needed)
-            again.append(sum(work.recomputed for work in (*always, *works)) / needed)
+            random = [sample(self.space, rng), sample(self.space, rng)]
+            works = [*fixed, *(executed(gradient, params, batch, self._mask(subnet), key) for subnet in random)]
+            needed = 3 * self.batch * sum(map(self._macs, (*fixed_subnets(self.space), *random)))
+            ratios.append(sum(work.macs for work in works) / needed)
+            again.append(sum(work.recomputed for work in works) / needed)
         return {"executed_over_needed": statistics.mean(ratios), "recomputed_over_needed": statistics.mean(again)}
 
     def input(self) -> Figures:
@@ -159,6 +152,9 @@ class Bench:
             "images_per_s": images / (time.perf_counter() - wall),
             "images_per_processor_s": images / (time.process_time() - processor),
         }
+
+    def _loss(self) -> Loss:
+        return loss_of(define(self.space, self.config.model, self.num_classes), self.config.train.drop_path)
 
     def _params(self) -> dict[str, Any]:
         return jax.jit(partial(initial_params, self.space, self.config.model, self.num_classes))(self.key)

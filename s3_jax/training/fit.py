@@ -16,7 +16,7 @@ from s3_jax.space import Architecture, SearchSpace, sample
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.devices import put_batch, put_replicated, replicated
 from s3_jax.training.loop import Schedule, train
-from s3_jax.training.networks import Network, Structure, define, initial_params, masked_subnets
+from s3_jax.training.networks import Network, Structure, define, initial_params, trained_subnets
 from s3_jax.training.programs import training_of
 from s3_jax.training.run import Run
 from s3_jax.training.state import TrainState
@@ -94,7 +94,7 @@ def _train(
 
     def update(state: TrainState, batch: Batch, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """One update with the random subnets of its step."""
-        masks = masked_subnets(structure, run.config.model, random_subnets(run, phase, structure, step))
+        masks = trained_subnets(structure, random_subnets(run, phase, structure, step))
         return compiled(state, put_batch(run.mesh, batch), put_replicated(run.mesh, masks), key)
 
     def name_subnet(step: int, index: int) -> str:

@@ -14,13 +14,13 @@ from flax import nnx
 from s3_jax.config import ModelConfig, TrainConfig
 from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models.isotropic import IsotropicTransformer
-from s3_jax.models.subnet import Params, SubnetMask, slice_weights, stack_masks, subnet_mask
+from s3_jax.models.subnet import Params, SubnetMask, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, largest, smallest
 from s3_jax.standalone import AnyArchitecture
 from s3_jax.training.devices import axis_of
 from s3_jax.training.state import TrainState
-from s3_jax.training.steps import Batch, Loss, network_loss, subnet_loss, train_step
+from s3_jax.training.steps import Batch, loss_of, train_step
 
 Structure = AnyArchitecture | SearchSpace
 Update = Callable[[TrainState, Batch, SubnetMask | None, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
@@ -60,33 +60,11 @@ def fixed_subnets(space: SearchSpace) -> tuple[Architecture, Architecture]:
     return smallest(space), largest(space)
 
 
-def static_losses(
-    structure: Structure, model: ModelConfig, num_classes: int, max_drop_path: float, batch_axis: str | None = None
-) -> tuple[Loss, ...]:
-    """The loss of the network itself; of a supernet those of as many of its fixed subnets as are to be sliced.
-
-    Their shapes are known, so their weights are sliced: masked, the smallest may be as dear as the largest.
-    """
-    if not isinstance(structure, SearchSpace):
-        return (network_loss(define(structure, model, num_classes, batch_axis), max_drop_path),)
-
-    def sliced(architecture: Architecture) -> Loss:
-        """The loss of one architecture on weights cut out of the supernet."""
-        loss = network_loss(define(architecture, model, num_classes, batch_axis), max_drop_path)
-        return lambda params, batch, key: loss(slice_weights(params, structure, architecture), batch, key)
-
-    return tuple(map(sliced, fixed_subnets(structure)[: model.sliced_subnets]))
-
-
-def masked_subnets(structure: Structure, model: ModelConfig, random: Sequence[Architecture]) -> SubnetMask | None:
-    """The subnets that an update gets as masks, stacked: the fixed ones that are not sliced, and the random ones.
-
-    None where the network is no supernet.
-    """
+def trained_subnets(structure: Structure, random: Sequence[Architecture]) -> SubnetMask | None:
+    """The subnets of a supernet's update, stacked masks: the fixed ones and the random ones. None for a network."""
     if not isinstance(structure, SearchSpace):
         return None
-    masked = (*fixed_subnets(structure)[model.sliced_subnets :], *random)
-    return stack_masks([subnet_mask(structure, architecture) for architecture in masked])
+    return stack_masks([subnet_mask(structure, each) for each in (*fixed_subnets(structure), *random)])
 
 
 def update_of(
@@ -102,8 +80,7 @@ def update_of(
     batch_axis = None if layout is None else axis_of(layout.step.mesh)
     return partial(
         train_step,
-        losses=static_losses(structure, model, num_classes, config.drop_path, batch_axis),
-        subnet_loss=subnet_loss(define(structure, model, num_classes, batch_axis), config.drop_path),
+        loss=loss_of(define(structure, model, num_classes, batch_axis), config.drop_path),
         transformation=transformation,
         schedule=schedule,
         accumulation_steps=config.accumulation_steps,

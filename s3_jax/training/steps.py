@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,8 @@ from s3_jax.training.devices import replicated, summed_over_devices
 from s3_jax.training.state import TrainState
 
 Batch = dict[str, Any]
-Loss = Callable[[Params, Batch, Array], Array]
-SubnetLoss = Callable[[Params, Batch, SubnetMask, Array], Array]
+# (parameters, batch, subnet or None, key) to a scalar.
+Loss = Callable[[Params, Batch, SubnetMask | None, Array], Array]
 
 
 def soft_cross_entropy(logits: Array, target: Array, total: Array) -> Array:
@@ -26,16 +26,13 @@ def soft_cross_entropy(logits: Array, target: Array, total: Array) -> Array:
     return -(target * jax.nn.log_softmax(logits)).sum() / total
 
 
-def network_loss(definition: nnx.GraphDef, max_drop_path: float) -> Loss:
-    """The loss of a network on a batch of image (B, H, W, 3), target (B, classes) and total (); the key drops paths."""
-    masked = subnet_loss(definition, max_drop_path)
-    return lambda params, batch, key: masked(params, batch, None, key)  # type: ignore[arg-type]
+def loss_of(definition: nnx.GraphDef, max_drop_path: float) -> Loss:
+    """The loss of a network, or of the subnet that a mask makes of a supernet.
 
+    Its batch has image (B, H, W, 3), target (B, classes) and total (); its key drops paths.
+    """
 
-def subnet_loss(definition: nnx.GraphDef, max_drop_path: float) -> SubnetLoss:
-    """The loss of the subnet that a mask makes of a supernet, on a batch as for `network_loss`."""
-
-    def loss(params: Params, batch: Batch, subnet: SubnetMask, key: Array) -> Array:
+    def loss(params: Params, batch: Batch, subnet: SubnetMask | None, key: Array) -> Array:
         """Cross-entropy on this part of a batch, over the total of the whole."""
         network = nnx.merge(definition, params)
         drop_key = key if max_drop_path > 0 else None
@@ -51,26 +48,24 @@ def train_step(
     subnets: SubnetMask | None,
     key: Array,
     *,
-    losses: Sequence[Loss],
-    subnet_loss: SubnetLoss,
+    loss: Loss,
     transformation: optax.GradientTransformation,
     schedule: optax.Schedule,
     accumulation_steps: int,
     ema_decay: float,
     layout: Any = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update with the averaged gradients of `losses` and of the masked `subnets` (leading axis; None: none).
+    """One update with the gradient of `loss`, averaged over `subnets` (K on a leading axis; None: a single network).
 
     batch: image (B, H, W, 3), target (B, classes); rows of zeros in target do not count. Randomness comes from `key`
     and the update count. layout: the sharding of every array of the state, where there are several devices; parameters
     are made whole on each once for all networks, and their gradient is laid out as they are. Returns the new state and
-    loss (), subnet_losses (K,), grad_norm (), learning_rate (), bad_images (), where K counts the losses first and the
-    subnets after them.
+    loss (), subnet_losses (K,), grad_norm (), learning_rate () and bad_images ().
     """
     key = jax.random.fold_in(key, state.step)
     total = jnp.maximum(batch["target"].sum(), 1.0)
     images = {"image": batch["image"], "target": batch["target"]}
-    gradients: Callable[..., tuple[Params, Array]] = partial(accumulate, losses, subnet_loss, accumulation_steps)
+    gradients: Callable[..., tuple[Params, Array]] = partial(accumulate, loss, accumulation_steps)
     weights = state.params
     if layout is not None:
         mesh = layout.step.mesh
@@ -96,48 +91,30 @@ def split_batch(batch: Batch, parts: int) -> Batch:
 
 
 def accumulate(
-    losses: Sequence[Loss],
-    subnet_loss: SubnetLoss,
-    num_parts: int,
-    params: Params,
-    images: Batch,
-    total: Array,
-    subnets: SubnetMask | None,
-    key: Array,
+    loss: Loss, num_parts: int, params: Params, images: Batch, total: Array, subnets: SubnetMask | None, key: Array
 ) -> tuple[Params, Array]:
-    """Gradient, summed over parts of the images and averaged over losses and subnets, and their values (K,).
+    """Gradient, summed over parts of the images and averaged over subnets, and the subnets' losses (K,).
 
-    num_parts: into how many the images are cut. images: image (B, H, W, 3), target (B, classes). One network and one
-    part are computed at a time, into one accumulator: the memory is that of a single pass.
+    num_parts: into how many the images are cut. images: image (B, H, W, 3), target (B, classes). subnets: as in
+    `train_step`. One subnet and one part are computed at a time, by one program, into one accumulator: the memory is
+    that of a single pass.
     """
     parts = split_batch(images, num_parts)
-    num_subnets = len(jax.tree.leaves(subnets)[0]) if subnets is not None else 0
-    count = len(losses) + num_subnets
+    count = 1 if subnets is None else len(jax.tree.leaves(subnets)[0])
 
-    def add(gradient: Params, turn: tuple[Array, Array, SubnetMask | None], *, loss: Callable) -> tuple[Params, Array]:
-        """The gradient so far with that of one network on one part of the batch."""
+    def add(gradient: Params, turn: tuple[Array, Array, SubnetMask | None]) -> tuple[Params, Array]:
+        """The gradient so far with that of one subnet on one part of the batch."""
         part, member, subnet = turn
         batch = jax.tree.map(lambda x: x[part], parts) | {"total": total}
         turn_key = jax.random.fold_in(jax.random.fold_in(key, member), part)
-        # The barrier keeps a compiler from computing several networks at once, which would need memory for all.
-        weights, gradient = jax.lax.optimization_barrier((params, gradient))
-        inputs = (weights, batch, turn_key) if subnet is None else (weights, batch, subnet, turn_key)
-        value, more = jax.value_and_grad(loss)(*inputs)
+        value, more = jax.value_and_grad(loss)(params, batch, subnet, turn_key)
         return jax.tree.map(lambda a, b: a + b / count, gradient, more), value
 
-    gradient, values = jax.tree.map(jnp.zeros_like, params), []
-    every_part = jnp.arange(num_parts)
-    for member, loss in enumerate(losses):
-        turns = (every_part, jnp.full(num_parts, member), None)
-        gradient, value = jax.lax.scan(partial(add, loss=loss), gradient, turns)
-        values.append(value.sum(keepdims=True))
-    if subnets is not None:
-        members = jnp.repeat(jnp.arange(num_subnets), num_parts)
-        masks = jax.tree.map(lambda x: jnp.asarray(x)[members], subnets)
-        turns = (jnp.tile(every_part, num_subnets), len(losses) + members, masks)
-        gradient, value = jax.lax.scan(partial(add, loss=subnet_loss), gradient, turns)
-        values.append(value.reshape(num_subnets, num_parts).sum(1))
-    return gradient, jnp.concatenate(values)
+    members = jnp.repeat(jnp.arange(count), num_parts)
+    masks = jax.tree.map(lambda x: jnp.asarray(x)[members], subnets)
+    turns = (jnp.tile(jnp.arange(num_parts), count), members, masks)
+    gradient, values = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), turns)
+    return gradient, values.reshape(count, num_parts).sum(1)
 
 
 def eval_step(params: Params, batch: Batch, subnet: SubnetMask | None, *, definition: nnx.GraphDef) -> dict[str, Array]:
