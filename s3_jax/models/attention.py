@@ -70,27 +70,34 @@ def attend_within(
     bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). active: how many of
     the heads count (None: all); the others are not computed, and are zero. shifted: whether the windows' shift, if they
     have one, applies. Heads are computed one after another, and again in the backward pass, so that only one has its
-    logits in memory: they then stay in a processor's cache.
+    logits in memory: they then stay in a processor's cache. A map that is no multiple of the window is padded right and
+    bottom with tokens that have the bias alone; they are attended to, as in Swin, where zeros are padded before the
+    linear layer.
     """
-    batch, height, width, _ = qkv.shape
-    heads = bias.shape[1]
-    each = jnp.moveaxis(qkv.reshape(batch, height, width, heads, -1), 3, 0)
+    (height, width), heads = qkv.shape[1:3], bias.shape[1]
+    qkv = pad_to_multiple(qkv, (windows.side, windows.side))
+    each = jnp.moveaxis(qkv.reshape(*qkv.shape[:3], heads, -1), 3, 0)
     of_heads = (each, bias.swapaxes(0, 1).reshape(heads, -1), relative_bias(table, windows.side))
     on = None if active is None else jnp.arange(heads) < active
     attended = one_by_one(partial(attend, windows=windows))(of_heads, shifted, on)
-    return jnp.moveaxis(attended, 0, 3).reshape(batch, height, width, -1)
+    return jnp.moveaxis(attended, 0, 3).reshape(*qkv.shape[:3], -1)[:, :height, :width]
 
 
 def one_by_one(body: Body) -> Callable[[Any, Any, Array | None], Array]:
     """`body` for each slice of the leading axis of its inputs, zeros where `on` is false; None is true everywhere.
 
     The backward pass, with respect to `inputs`, keeps nothing else, and computes each slice again before it goes back.
+    Where there is none to come and all slices are computed, they are at once: a loop is no use to an exported network.
     """
+
+    def in_turn(inputs: Any, told: Any, on: Array | None) -> Array:
+        """The slices' results, stacked."""
+        return jax.lax.map(lambda turn: _where_on(turn[0], body, turn[1], told), (on, inputs))
 
     @jax.custom_vjp
     def run(inputs: Any, told: Any, on: Array | None) -> Array:
-        """The slices' results, stacked."""
-        return jax.lax.map(lambda turn: _where_on(turn[0], body, turn[1], told), (on, inputs))
+        """The same, where no gradient is asked for."""
+        return jax.vmap(body, (0, None))(inputs, told) if on is None else in_turn(inputs, told, on)
 
     def backward(kept: tuple[Any, Any, Array | None], cotangent: Array) -> tuple[Any, None, None]:
         """The slices' gradients, stacked."""
@@ -99,7 +106,7 @@ def one_by_one(body: Body) -> Callable[[Any, Any, Array | None], Array]:
         turns = (on, inputs, cotangent)
         return jax.lax.map(lambda turn: _where_on(turn[0], pull, turn[1], told, turn[2]), turns), None, None
 
-    run.defvjp(lambda *arguments: (run(*arguments), arguments), backward)
+    run.defvjp(lambda *arguments: (in_turn(*arguments), arguments), backward)
     return run
 
 
@@ -124,17 +131,14 @@ def pull_back(body: Body, inputs: Any, told: Any, cotangent: Array) -> Any:
 
 
 def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Windows) -> Array:
-    """One head of attention within windows: (B, H, W, 96) to (B, H, W, 32).
+    """One head of attention within windows that tile the map: (B, H, W, 96) to (B, H, W, 32).
 
     inputs: queries, keys and values; their bias (96,); what is added to the logits of a window's pairs of tokens
-    (side^2, side^2). A map that is no multiple of the window is padded right and bottom with tokens that have the bias
-    alone; they are attended to, as in Swin, where zeros are padded before the linear layer.
+    (side^2, side^2).
     """
     qkv, bias, of_pairs = inputs
-    height, width = qkv.shape[1:3]
-    side, shift = windows
-    qkv = pad_to_multiple(qkv, (side, side)) + bias.astype(qkv.dtype)
-    size = qkv.shape[1:3]
+    size, (side, shift) = qkv.shape[1:3], windows
+    qkv = qkv + bias.astype(qkv.dtype)
     for axis in (1, 2):
         qkv = roll_back(qkv, shift[axis - 1], axis, shifted)
     query, key, value = (partition(part, side) for part in jnp.split(qkv, 3, axis=-1))
@@ -149,7 +153,7 @@ def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Window
     x = unpartition(x, size)
     for axis in (1, 2):
         x = roll_on(x, shift[axis - 1], axis, shifted)
-    return x[:, :height, :width]
+    return x
 
 
 def roll_back(x: Array, shift: int, axis: int, shifted: Shifted) -> Array:
