@@ -36,6 +36,8 @@ _NO_DEVICE = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is taken, so there is nothing to lock
 }
+# A v4 chip's two cores are one device to JAX, as on the machines themselves, only where libtpu is told so.
+_OPTIONS = {"v4": {"chip_config_name": "megacore"}}
 NUM_DRAWS = 8  # of random subnets, over which the work of a masked program is averaged
 STEPS_PER_EPOCH = 1000  # of the learning rate's schedule, which costs the same whatever it is
 
@@ -67,7 +69,7 @@ def make_topology(name: str) -> Mesh:
     """A mesh over chips that are not there, as `v5e:4x4`. Raises S3Error where libtpu is missing or knows no such."""
     os.environ.update({variable: os.environ.get(variable, value) for variable, value in _NO_DEVICE.items()})
     try:
-        described = topologies.get_topology_desc(name, platform="tpu")
+        described = topologies.get_topology_desc(name, platform="tpu", **_OPTIONS.get(name.split(":")[0], {}))
     except Exception as error:  # libtpu raises what it likes
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise S3Error(
