@@ -30,7 +30,7 @@ class ModelConfig:
     patch_size: int = 4  # pixels; 1 to 4 for small images
     dtype: str = "float32"  # computation: float32 or bfloat16; parameters, softmax and norms stay float32
     kernel_std: float = 0.02  # of initial weights (Swin's; the paper does not say); 0: 1 / sqrt(fan-in)
-    every_width: bool = False  # compile a supernet's blocks for every width: less work a step, longer compilation
+    every_width: bool = False  # compile a supernet's blocks for every embed_dim: less work a step, longer compilation
     remat: bool = False  # recompute single networks' blocks in the backward pass: less memory, a third more work
 
 

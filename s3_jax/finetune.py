@@ -75,7 +75,7 @@ def finetune(
 def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
     """The specification of the network that is trained: with the data's classes, at the configuration's image size.
 
-    Raises S3Error where it cannot take images of that size.
+    Raises S3Error where it has other patches, or cannot take images of that size.
     """
     size = config.model.image_size
     if config.model.patch_size != start.patch_size:
@@ -92,7 +92,7 @@ def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
         std=config.data.std,
         eval_crop=config.data.eval_crop,
     )
-    nnx.eval_shape(lambda: standalone.build(target))
+    nnx.eval_shape(lambda: standalone.build(target))  # refuses what cannot be built before anything is written
     return target
 
 

@@ -10,7 +10,7 @@ from s3_jax.errors import S3Error
 
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file, in a folder that is made where it is missing. Raises S3Error where the disk refuses it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -19,7 +19,10 @@ def write_whole(path: Path, content: bytes | str) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise S3Error(f"cannot write {path}: {error.strerror or error}") from error
+        raise S3Error(
+            f"cannot write {path}: {error.strerror or error}; make room or give the right to write there, and start "
+            "the same command again"
+        ) from error
 
 
 def _write_through(path: Path, data: bytes) -> None:

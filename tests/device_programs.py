@@ -16,7 +16,7 @@ from flax import nnx
 
 from s3_jax.config import TrainConfig
 from s3_jax.models.transformer import S3Transformer
-from s3_jax.space import Architecture, SearchSpace, StageSpace, sample
+from s3_jax.space import SearchSpace, StageSpace, sample
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.collectives import collectives
 from s3_jax.training.devices import (
@@ -37,7 +37,7 @@ SPACE = SearchSpace((StageSpace((1, 2), (8, 16), (2,), (1.0, 2.0), (32, 64)),))
 CONFIG = TrainConfig(batch_size=BATCH, learning_rate=3e-3, accumulation_steps=2, ema_decay=0.9, clip_norm=1.0)
 
 
-def build(structure: SearchSpace | Architecture, batch_axis: str | None = None) -> S3Transformer:
+def build(structure: SearchSpace, batch_axis: str | None = None) -> S3Transformer:
     settings = {"image_size": 8, "patch_size": 2, "num_classes": CLASSES, "kernel_std": 0.0}
     return S3Transformer(structure, **settings, batch_axis=batch_axis, rngs=nnx.Rngs(0))
 

@@ -1,5 +1,6 @@
 """Executed work: hand-worked products, the branch that is taken, dead code, and a whole network against its cost."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -93,18 +94,33 @@ def arguments():
 
 
 def too_wide(architecture: Architecture) -> int:
-    """Multiply-adds of an image that bodies for each number of channels alone compute too much, by hand."""
+    """Multiply-adds of an image that are computed though the subnet does not need them, by hand."""
     extra = 0
     for side, space, stage in zip((8, 4), SPACE.stages, architecture.stages, strict=True):
         for block in stage.blocks:
             channels = 4 * (max(space.qkv_dim) - 32 * block.heads)  # of queries, keys, values and the projection
-            units = 2 * (hidden_dim(stage.embed_dim, 2.0) - hidden_dim(stage.embed_dim, block.mlp_ratio))
+            widest = hidden_dim(stage.embed_dim, max(space.mlp_ratio))
+            units = 2 * (widest - hidden_dim(stage.embed_dim, block.mlp_ratio))
             extra += side**2 * stage.embed_dim * (channels + units)
-    return extra
+    first, second = (stage.embed_dim for stage in architecture.stages)
+    # What is not in blocks is computed at its largest: patches, the one merge, and the classifier.
+    return extra + 64 * 12 * (32 - first) + 16 * 4 * (32 * 32 - first * second) + CLASSES * (32 - second)
+
+
+def attention(architecture: Architecture) -> int:
+    """Multiply-adds of an image in logits, and in the sums of values that they weigh, by hand."""
+    stages = zip((8, 4), architecture.stages, strict=True)
+    return sum(2 * side**2 * b.window**2 * 32 * b.heads for side, stage in stages for b in stage.blocks)
+
+
+def bias_sums(architecture: Architecture) -> int:
+    """Those of the gradient of the position bias: a product with ones over all windows, which has no forward pass."""
+    stages = zip((8, 4), architecture.stages, strict=True)
+    return sum(side**2 * b.window**2 * b.heads for side, stage in stages for b in stage.blocks)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_hardly_more(seed, arguments):
+def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_that_of_its_bodies(seed, arguments):
     params, batch, key = arguments
     architecture = sample(SPACE, np.random.default_rng(seed))
     needed = BATCH * cost(architecture, image_size=16, patch_size=2, num_classes=CLASSES).macs
@@ -114,9 +130,34 @@ def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_hardly_more(se
 
     masked = loss_of(define(SPACE, MODEL, CLASSES), 0.0)
     work = executed(masked, params, batch, subnet_mask(SPACE, architecture), key)
-    widened = needed + BATCH * too_wide(architecture)
-    assert needed <= work.macs <= 1.1 * widened  # the rest is in the patches, the merges and the classifier
-    assert work.recomputed == 0
+    assert work == Work(needed + BATCH * too_wide(architecture))
     gradient = executed(jax.value_and_grad(masked), params, batch, subnet_mask(SPACE, architecture), key)
-    assert gradient.macs <= 3 * 1.1 * widened
-    assert 0 < gradient.recomputed < needed
+    images, table = 64 * 2 * 2 * 3 * 32, bias_sums(architecture)
+    assert gradient.macs == 3 * work.macs + BATCH * (table - images)  # images have no gradient
+    assert gradient.recomputed == BATCH * attention(architecture)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_rematerialisation_does_again_is_told_apart(seed, arguments):
+    """Of blocks: the forward pass but for its last product, and attention once more where that goes back."""
+    _, batch, key = arguments
+    architecture = sample(SPACE, np.random.default_rng(seed))
+    params = jax.eval_shape(partial(initial_params, architecture, MODEL, CLASSES, jax.random.key(0)))
+    kept, again = (
+        executed(
+            jax.value_and_grad(loss_of(define(architecture, dataclasses.replace(MODEL, remat=remat), CLASSES), 0.0)),
+            *(params, batch, None, key),
+        )
+        for remat in (False, True)
+    )
+    assert again.macs == kept.macs
+    assert kept.recomputed == BATCH * attention(architecture)
+    first, second = (stage.embed_dim for stage in architecture.stages)
+    outside = 64 * 12 * first + 16 * 4 * first * second + CLASSES * second
+    blocks = cost(architecture, image_size=16, patch_size=2, num_classes=CLASSES).macs - outside
+    last = sum(
+        side**2 * stage.embed_dim * hidden_dim(stage.embed_dim, block.mlp_ratio)
+        for side, stage in zip((8, 4), architecture.stages, strict=True)
+        for block in stage.blocks
+    )
+    assert again.recomputed - kept.recomputed == BATCH * (blocks - last)

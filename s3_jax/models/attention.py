@@ -69,10 +69,10 @@ def attend_within(
 
     bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). active: how many of
     the heads count (None: all); the others are not computed, and are zero. shifted: whether the windows' shift, if they
-    have one, applies. Heads are computed one after another, and again in the backward pass, so that only one has its
-    logits in memory: they then stay in a processor's cache. A map that is no multiple of the window is padded right and
-    bottom with tokens that have the bias alone; they are attended to, as in Swin, where zeros are padded before the
-    linear layer.
+    have one, applies. In training, or where some heads do not count, they are computed one after another, and again in
+    the backward pass, so that only one has its logits in memory: they then stay in a processor's cache. A map that is
+    no multiple of the window is padded right and bottom with tokens that have the bias alone; they are attended to, as
+    in Swin, where zeros are padded before the linear layer.
     """
     (height, width), heads = qkv.shape[1:3], bias.shape[1]
     qkv = pad_to_multiple(qkv, (windows.side, windows.side))
@@ -157,16 +157,23 @@ def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Window
 
 
 def roll_back(x: Array, shift: int, axis: int, shifted: Shifted) -> Array:
-    """`x` with the first `shift` entries of an axis moved to its end, where `shifted`."""
-    ahead = jnp.concatenate([x, jax.lax.slice_in_dim(x, 0, shift, axis=axis)], axis) if shift else x
-    return jax.lax.dynamic_slice_in_dim(ahead, jnp.where(shifted, shift, 0), x.shape[axis], axis) if shift else x
+    """`x` with the first `shift` entries of an axis moved to its end, where `shifted`.
+
+    Not jnp.roll: so that one compiled body serves the blocks that shift and those that do not.
+    """
+    if not shift:
+        return x
+    ahead = jnp.concatenate([x, jax.lax.slice_in_dim(x, 0, shift, axis=axis)], axis)
+    return jax.lax.dynamic_slice_in_dim(ahead, jnp.where(shifted, shift, 0), x.shape[axis], axis)
 
 
 def roll_on(x: Array, shift: int, axis: int, shifted: Shifted) -> Array:
     """`x` with the last `shift` entries of an axis moved to its front, where `shifted`: the inverse of `roll_back`."""
-    behind = jax.lax.slice_in_dim(x, x.shape[axis] - shift, x.shape[axis], axis=axis)
-    ahead = jnp.concatenate([behind, x], axis) if shift else x
-    return jax.lax.dynamic_slice_in_dim(ahead, jnp.where(shifted, 0, shift), x.shape[axis], axis) if shift else x
+    if not shift:
+        return x
+    size = x.shape[axis]
+    ahead = jnp.concatenate([jax.lax.slice_in_dim(x, size - shift, size, axis=axis), x], axis)
+    return jax.lax.dynamic_slice_in_dim(ahead, jnp.where(shifted, 0, shift), size, axis)
 
 
 def partition(x: Array, side: int) -> Array:

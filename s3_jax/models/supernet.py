@@ -69,7 +69,7 @@ def run_subnet_stage(
 
     limit: the largest side of a window, in tokens. every_width: compile bodies for every number of channels; otherwise
     for the largest alone. batch_axis: as for `drop_path`. Blocks that are not in the subnet add zeros, which cost a
-    fill and no product. (A `lax.cond` around the block, whose other branch hands x on, makes libtpu abort.)
+    fill and no product.
     """
     depth = len(mask.active)
     (qkv_of, attend, mix, units_of, feed), bodies = block_parts(space, mask, x.shape[1:3], limit, every_width)
@@ -79,12 +79,12 @@ def run_subnet_stage(
         """One turn of the scan: attention and MLP, each with residual and drop path."""
         block, heads, hidden, shifted, picks, rate, block_key = block_step
         first, second = (None, None) if block_key is None else jax.random.split(block_key)
-        attention, of_heads, of_units = block.attention, (mask.embed_dim, heads), (mask.embed_dim, hidden)
-        qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), of_heads, picks[0])
+        attention, dim = block.attention, mask.embed_dim
+        qkv = qkv_of((block.norm1, attention.qkv.kernel[...], x), dim, picks[0])
         attended = attend((attention.qkv.bias[...], attention.bias_table[...], qkv), (heads, shifted), picks[1])
-        x = x + drop_path(mix((attention.proj, attended), of_heads, picks[2]), rate, first, batch_axis)
-        units = units_of((block.norm2, block.mlp.fc1, x), of_units, picks[3])
-        return x + drop_path(feed((block.mlp.fc2, units), of_units, picks[4]), rate, second, batch_axis), None
+        x = x + drop_path(mix((attention.proj, attended), dim, picks[2]), rate, first, batch_axis)
+        units = units_of((block.norm2, block.mlp.fc1, x), dim, picks[3])
+        return x + drop_path(feed((block.mlp.fc2, units), (dim, hidden), picks[4]), rate, second, batch_axis), None
 
     steps = (blocks, mask.heads, mask.hidden, np.arange(depth) % 2 == 1, bodies, rates, keys)
     return jax.lax.scan(step, x, jax.tree.map(jnp.asarray, steps))[0]
@@ -93,7 +93,8 @@ def run_subnet_stage(
 def block_parts(space: StageSpace, mask: StageMask, size: tuple[int, ...], limit: int, every_width: bool) -> BlockParts:
     """The parts of a stage's blocks on a map of `size` (H, W), and the bodies that the mask's blocks need."""
     dims = space.embed_dim if every_width else space.embed_dim[-1:]
-    windows = [windows_of_block(min(side, limit), size[0], size[1], 1) for side in space.window]
+    # As of an odd block, whose windows shift: whether a block's do is told when it runs.
+    windows = [windows_of_block(min(side, limit), size[0], size[1], index=1) for side in space.window]
     mlps = [(dim, hidden_dim(dim, space.mlp_ratio[-1])) for dim in dims]
     parts = (
         [partial(_qkv_of, dim=dim) for dim in dims],
@@ -107,10 +108,10 @@ def block_parts(space: StageSpace, mask: StageMask, size: tuple[int, ...], limit
     return BlockParts(tuple(map(one_of, parts)), tuple(jnp.where(mask.active, 1 + body, 0) for body in bodies))
 
 
-def _qkv_of(inputs: tuple[LayerNorm, Array, Array], active: tuple[Count, Count], *, dim: int) -> Array:
+def _qkv_of(inputs: tuple[LayerNorm, Array, Array], active: Count, *, dim: int) -> Array:
     """Norm and projection of the first `dim` channels of x (B, H, W, C): (B, H, W, heads * 96)."""
     norm, kernel, x = inputs
-    return project_qkv(kernel[:dim], layer_norm(norm, x[..., :dim], active[0]))
+    return project_qkv(kernel[:dim], layer_norm(norm, x[..., :dim], active))
 
 
 def _attend(inputs: tuple[Array, Array, Array], told: tuple[Count, Shifted], *, windows: Windows) -> Array:
@@ -119,19 +120,19 @@ def _attend(inputs: tuple[Array, Array, Array], told: tuple[Count, Shifted], *, 
     return attend_within(qkv, bias, table, windows, *told)
 
 
-def _mix(inputs: tuple[Linear, Array], active: tuple[Count, Count], *, dim: int, all_dims: int) -> Array:
+def _mix(inputs: tuple[Linear, Array], active: Count, *, dim: int, all_dims: int) -> Array:
     """Output projection of the heads (B, H, W, heads * 32) to `dim` channels: (B, H, W, all_dims)."""
     proj, attended = inputs
     branch = project_heads(proj, attended, dim)
-    return _padded(masked(branch, active_mask(dim, active[0], branch.dtype)), all_dims)
+    return _padded(masked(branch, active_mask(dim, active, branch.dtype)), all_dims)
 
 
 def _units_of(
-    inputs: tuple[LayerNorm, Linear, Array], active: tuple[Count, Count], *, dim: int, hidden: int, all_hidden: int
+    inputs: tuple[LayerNorm, Linear, Array], active: Count, *, dim: int, hidden: int, all_hidden: int
 ) -> Array:
     """Norm of x (B, H, W, C) and `hidden` units of `dim` of its channels: (B, H, W, all_hidden)."""
     norm, layer, x = inputs
-    return _padded(expand(layer, layer_norm(norm, x[..., :dim], active[0]), hidden), all_hidden)
+    return _padded(expand(layer, layer_norm(norm, x[..., :dim], active), hidden), all_hidden)
 
 
 def _feed(inputs: tuple[Linear, Array], active: tuple[Count, Count], *, dim: int, hidden: int, all_dims: int) -> Array:

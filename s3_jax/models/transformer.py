@@ -71,8 +71,8 @@ class S3Transformer(nnx.Module):
 
     Windows never exceed the map of their stage at `image_size`. No parameter depends on the size of the input.
     dtype: of the computation; parameters, softmax and norm statistics are float32. kernel_std: deviation of the initial
-    weights (0: 1 / sqrt(fan-in)). remat: recompute a network's blocks in the backward pass (a supernet's always are).
-    every_width: compile a supernet's blocks for every width of the space, not only for the largest with masks.
+    weights (0: 1 / sqrt(fan-in)). remat: recompute a network's blocks in the backward pass (no supernet needs it).
+    every_width: compile a supernet's blocks for every embed_dim of the space, not only for the largest with masks.
     output_norms: a norm on each of the maps of `features`. batch_axis: the mesh axis over which the images are split,
     where the network is called within `jax.shard_map`. Raises S3Error where patches do not tile the image.
     """

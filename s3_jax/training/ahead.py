@@ -143,7 +143,7 @@ def check_fits(result: Compiled, limit: int) -> None:
 def _too_big(name: str, overshoot: str) -> str:
     return (
         f"{name} does not fit: it needs {overshoot} more than a chip has; give fewer images per chip (more chips, or "
-        "accumulation_steps), run.shard_parameters=True, or model.remat=True"
+        "accumulation_steps), run.shard_parameters=True, or for a single network model.remat=True"
     )
 
 

@@ -87,8 +87,8 @@ class Bench:
         """Seconds of one gradient: of the smallest and the largest subnet, and of random ones."""
         program = jax.jit(jax.value_and_grad(self._loss()))
         params, batch, figures = self._params(), self._batch() | {"total": float(self.batch)}, {}
-        for name, subnets in zip(("smallest", "largest"), fixed_subnets(self.space), strict=True):
-            figures[f"{name}_s"] = self._median(partial(program, params, batch, self._mask(subnets), self.key))
+        for name, subnet in zip(("smallest", "largest"), fixed_subnets(self.space), strict=True):
+            figures[f"{name}_s"] = self._median(partial(program, params, batch, self._mask(subnet), self.key))
         masks = itertools.cycle(map(self._mask, self.subnets))
         return figures | {"random_s": self._median(lambda: program(params, batch, next(masks), self.key))}
 

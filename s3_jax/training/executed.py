@@ -106,6 +106,13 @@ def _called(equation: Any) -> tuple[Jaxpr, Sequence[Value]] | None:
 
 
 def _execute(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Sequence[Value], Work]:
+    outputs, work = _execute_as_named(equation, inputs, used)
+    # The body of a loop or branch does not carry the names that the loop itself is traced under.
+    again = _is_recomputed(str(equation.source_info.name_stack))
+    return outputs, Work(0, work.macs + work.recomputed) if again else work
+
+
+def _execute_as_named(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Sequence[Value], Work]:
     name, params = equation.primitive.name, equation.params
     if name == "cond":
         return _conditional(params["branches"], inputs, used)
@@ -120,7 +127,7 @@ def _execute(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Sequ
     outputs = [None] * len(equation.outvars)
     macs = _macs(equation)
     if macs:
-        return outputs, Work(0, macs) if _is_recomputed(str(equation.source_info.name_stack)) else Work(macs)
+        return outputs, Work(macs)
     known = name not in _OF_THE_MESH and all(value is not None for value in inputs)
     if known and all(var.aval.size <= _MAX_KNOWN for var in equation.outvars):
         result = equation.primitive.bind(*inputs, **params)

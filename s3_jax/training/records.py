@@ -61,8 +61,10 @@ class Metrics:
     def __init__(self, workdir: Path, config: RunConfig, *, active: bool) -> None:
         self._path = workdir / "metrics.jsonl"
         self._board: Any = None
-        self._wandb = _start_wandb(workdir, config.wandb_project) if active and config.wandb_project else None
-        self._active, self._tensorboard = active, config.tensorboard
+        self._wandb: Any = None
+        self._active, self._config = active, config
+        if active and config.wandb_project:
+            _import_wandb()
 
     def forget_after(self, phase: str, step: int) -> None:
         """Drop what a stopped process wrote of `phase` after the update from which it is taken up again."""
@@ -76,10 +78,10 @@ class Metrics:
         if not self._active:
             return
         append_json_line(self._path, {"phase": phase, "step": step, **values})
-        if self._tensorboard:
+        if self._config.tensorboard:
             self._add_to_board(phase, step, values)
-        if self._wandb is not None:
-            self._wandb.log({f"{phase}/{name}": value for name, value in values.items()} | {f"{phase}/step": step})
+        if self._config.wandb_project:
+            self._add_to_wandb(phase, step, values)
 
     def _add_to_board(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Begins its file only now: a run that ends before it starts leaves none."""
@@ -88,6 +90,13 @@ class Metrics:
         self._board = self._board or SummaryWriter(str(self._path.parent))
         for name, value in values.items():
             self._board.add_scalar(f"{phase}/{name}", value, step)
+
+    def _add_to_wandb(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Begins its run only now, as above."""
+        folder = self._path.parent
+        settings = {"project": self._config.wandb_project, "dir": str(folder), "id": folder.name, "resume": "allow"}
+        self._wandb = self._wandb or _import_wandb().init(**settings)
+        self._wandb.log({f"{phase}/{name}": value for name, value in values.items()} | {f"{phase}/step": step})
 
     def close(self) -> None:
         """Flush and close the writers."""
@@ -129,9 +138,9 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _start_wandb(workdir: Path, project: str) -> Any:
+def _import_wandb() -> Any:
     try:
         import wandb
     except ImportError as error:
         raise S3Error("config.run.wandb_project needs wandb; install it with: pip install s3_jax[wandb]") from error
-    return wandb.init(project=project, dir=str(workdir), id=workdir.name, resume="allow")
+    return wandb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def open_workdir(workdir: Path, config: Config) -> None:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=workdir).close()
         path = workdir / "config.json"
         if path.exists():
             _check_same(read_json(path), to_mapping(config), workdir)

@@ -55,7 +55,7 @@ def train_step(
     ema_decay: float,
     layout: Any = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update with the gradient of `loss`, averaged over `subnets` (K on a leading axis; None: a single network).
+    """One update with the gradient of `loss`, averaged over `subnets` (K on a leading axis; None: a network, K = 1).
 
     batch: image (B, H, W, 3), target (B, classes); rows of zeros in target do not count. Randomness comes from `key`
     and the update count. layout: the sharding of every array of the state, where there are several devices; parameters

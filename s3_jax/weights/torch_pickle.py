@@ -66,6 +66,8 @@ def read_torch(path: Path) -> Any:
             folder = listing.removesuffix("data.pkl")
             with archive.open(listing) as file:
                 return _Reader(file, lambda key: archive.read(f"{folder}data/{key}")).load()
+    except OSError as error:
+        raise S3Error(f"{path} cannot be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, EOFError, IndexError, TypeError) as error:
         raise S3Error(
             f"{path} is not a PyTorch file of version 1.6 or later, or it is cut short: {error}; download it again, or "
