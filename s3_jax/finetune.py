@@ -17,7 +17,7 @@ from s3_jax.errors import S3Error
 from s3_jax.models.subnet import Params
 from s3_jax.space import Architecture
 from s3_jax.standalone import About, AnyArchitecture, Spec, Standalone
-from s3_jax.training.devices import replicated
+from s3_jax.training.devices import put_replicated
 from s3_jax.training.evaluate import error_of_network
 from s3_jax.training.fit import fit
 from s3_jax.training.loop import StopRequest
@@ -125,7 +125,7 @@ def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Par
     if not from_scratch:
         reset_head = not same_classes(start.spec.class_names, spec.class_names)
         load_weights(network, to_state_dict(start.network), resize=True, reset_head=reset_head)
-    return jax.device_put(params_of(network), replicated(run.mesh))
+    return put_replicated(run.mesh, params_of(network))
 
 
 def _start_record(spec: Spec, from_scratch: bool) -> dict[str, Any]:

@@ -138,6 +138,15 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
+def gathered(mesh: Mesh, tree: Any) -> Any:
+    """A pytree of arrays, split or not, whole on every device of the mesh.
+
+    In one program: `jax.device_put` starts a transfer for each array, which processes may begin in different orders,
+    and then they wait for each other for ever.
+    """
+    return jax.jit(lambda whole: whole, out_shardings=replicated(mesh))(tree)
+
+
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
     """A pytree of arrays, alike in every process, whole on every device of the mesh."""
     sharding = replicated(mesh)

@@ -14,7 +14,7 @@ from s3_jax.data.input import train_batches
 from s3_jax.models.subnet import Params
 from s3_jax.space import Architecture, SearchSpace, sample
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import put_batch, put_replicated, replicated
+from s3_jax.training.devices import gathered, put_batch, put_replicated, replicated
 from s3_jax.training.loop import Schedule, train
 from s3_jax.training.networks import Network, Structure, define, initial_params, trained_subnets
 from s3_jax.training.programs import training_of
@@ -67,7 +67,7 @@ def fit(
         timing = Schedule(num_steps, run.config.run.checkpoint_every, run.config.run.log_every)
         state = _train(run, phase, structure, config, subset, state, training.update, timing, checkpoints)
     checkpoints.close()
-    params = jax.device_put(state.eval_params, replicated(run.mesh))
+    params = gathered(run.mesh, state.eval_params)
     return Network(define(structure, model, num_classes), params, structure)
 
 
