@@ -14,6 +14,7 @@ from checkpoint_programs import SUBJECT as PROGRAM_SUBJECT
 from checkpoint_programs import state_at as program_state_at
 
 from s3_jax.errors import S3Error
+from s3_jax.training import checkpoints
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.devices import make_mesh, state_layout
 from s3_jax.training.state import TrainState, init_state
@@ -119,3 +120,9 @@ def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path):
     assert f"could not write a checkpoint to {tmp_path / 'checkpoints'}: Not a directory" in told
     with pytest.raises(S3Error, match="could not write a checkpoint"):
         Checkpoints(tmp_path / "checkpoints" / "below", SUBJECT)
+
+
+def test_waiting_in_vain_for_another_process_is_not_the_disks_fault(tmp_path):
+    wait = pytest.raises(S3Error, match=r"barrier\. Another process has probably failed")
+    with wait, checkpoints._disk_errors(tmp_path):
+        raise TimeoutError("Timed out while waiting for a barrier.")

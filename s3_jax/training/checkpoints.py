@@ -95,6 +95,11 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     """What the disk refuses, told as S3Error."""
     try:
         yield
+    except TimeoutError as error:  # an OSError as well, but not of the disk: processes wait for each other's parts
+        raise S3Error(
+            f"a checkpoint in {folder} was not completed: {error} Another process has probably failed (see its log); "
+            "the checkpoints before it are whole: start all processes again with the same command"
+        ) from error
     except (OSError, ValueError) as error:
         # The arrays are written by tensorstore, whose errors are ValueErrors with the system's code in the text.
         code = re.search(r"os_error_code='(\d+)'", str(error))
