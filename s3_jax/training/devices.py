@@ -144,6 +144,8 @@ def gathered(mesh: Mesh, tree: Any) -> Any:
     In one program: `jax.device_put` starts a transfer for each array, which processes may begin in different orders,
     and then they wait for each other for ever.
     """
+    if all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+        return tree
     return jax.jit(lambda whole: whole, out_shardings=replicated(mesh))(tree)
 
 
