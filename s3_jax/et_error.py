@@ -154,6 +154,7 @@ class _Samples:
 
     @classmethod
     def of(cls, admitted: Sequence[Evaluated]) -> _Samples:
+        """The samples in the order of their errors."""
         ordered = sorted(admitted, key=lambda sample: sample.error)
         return cls(np.array([sample.error for sample in ordered]), tuple(sample.architecture for sample in ordered))
 

@@ -40,6 +40,7 @@ def _lines(console: Console, title: str, total: int, done: int) -> Advance:
     last = 0.0
 
     def advance(count: int, status: str) -> None:
+        """A line, if the last one is some time ago or all is done."""
         nonlocal first, last
         now = time.monotonic()
         first = first or (now, count)  # the first unit compiles, and tells nothing of those that follow

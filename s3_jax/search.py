@@ -126,6 +126,7 @@ def ask(state: SearchState, cost_of: CostOf) -> tuple[Architecture, ...]:
     parents = [evaluated.architecture for evaluated in sorted(state.evaluated, key=_rank)[: config.top]]
 
     def new(draw: Callable[[], Architecture], count: int, patience: int) -> list[Architecture]:
+        """Architectures that are within the budget and were not seen."""
         return _draw_new(draw, count, seen, lambda one: config.budget.admits(cost_of(one)), patience)
 
     if parents:

@@ -102,7 +102,10 @@ def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -
 
 def save(folder: Path, model: Standalone) -> None:
     """Write a network's folder, the record at the end: a folder without is none. Raises S3Error where it cannot."""
-    (folder / RECORD).unlink(missing_ok=True)  # an older one would not tell of these weights
+    try:
+        (folder / RECORD).unlink(missing_ok=True)  # an older one would not tell of these weights
+    except OSError as error:
+        raise S3Error(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from error
     write_safetensors(folder / WEIGHTS, to_state_dict(model.network), {"format": "pt"})
     save_card(folder, model.spec)
 

@@ -185,3 +185,10 @@ def test_mistakes_get_a_message_and_leave_nothing(folder, tmp_path, script, flag
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(S3Error, match=r"cannot write to .*file"):
+        standalone.save(tmp_path / "file", model)
+    assert (tmp_path / "file").read_text() == "in the way"

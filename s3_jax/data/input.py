@@ -157,6 +157,7 @@ class _TrainBatches:
         rng = generator(self.seed, EXAMPLE, position)
 
         def view(original: Image.Image) -> np.ndarray:
+            """The augmented image."""
             return augmented(original, rng, self.augment, self.reader.image_size, self.reader.mean_color)
 
         label = self.reader.read(self.order[position], view, image)

@@ -114,6 +114,7 @@ def _solarize_add(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray
 
 def _enhancement(adjust: Callable[[np.ndarray, float], np.ndarray]) -> Operation:
     def operation(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray:
+        """The adjustment by a factor that the strength gives."""
         return adjust(pixels, max(0.1, 1 + 0.9 * strength))
 
     return operation

@@ -74,6 +74,7 @@ class Bench:
         batch, pairs = self._batch(), itertools.cycle(itertools.pairwise(self.subnets))
 
         def step() -> dict[str, jax.Array]:
+            """One update with the next pair of random subnets."""
             nonlocal state
             masks = trained_subnets(self.space, next(pairs))
             state, metrics = training.update(state, batch, masks, self.key)

@@ -154,6 +154,7 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
     sharding = replicated(mesh)
 
     def put(leaf: Any) -> jax.Array:
+        """One array, whole on every device."""
         array = np.asarray(leaf)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 

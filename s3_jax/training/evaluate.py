@@ -40,6 +40,7 @@ def error_of_subnets(run: Run, network: Network, subset: Subset) -> Callable[[Ar
     batches = list(device_batches(run, subset))
 
     def error(architecture: Architecture) -> float:
+        """The error of one subnet, in percent."""
         mask = put_replicated(run.mesh, network.mask(architecture))
         return _error(step(network.params, batch, mask) for batch in batches)
 

@@ -58,6 +58,7 @@ def _walk(
     work = Work()
 
     def read(atom: Any) -> Value:
+        """The value of a variable or a literal."""
         return atom.val if isinstance(atom, Literal) else values.get(atom)
 
     for equation, used_here in _live(jaxpr, used):
