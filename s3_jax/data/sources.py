@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import math
-import struct
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from absl import logging
+from PIL import Image, PngImagePlugin
 
 from s3_jax.errors import S3Error
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the undecoded image
 
 DIGITS_TEST_SHARE = 0.2
-# What Pillow raises for broken files of the various formats.
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# Pillow takes a megabyte of text or of a colour profile in a PNG for an attack; editors write more.
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 64 * 2**20)
+PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, 256 * 2**20)
+# It warns of every image above half of its limit of pixels, which is told where it is exceeded.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Pixels per output pixel that reduced decoding must leave for the resize, so that it cannot be seen in the result.
 _REDUCING_GAP = 2
+# Of TIFF.
+_PHOTOMETRIC, _MAX_SAMPLE_VALUE = 262, 281
+_WHITE_IS_ZERO = 0
+_WHITE = 65535.0
+_SMALLER_WHITES = tuple(2**bits - 1 for bits in range(9, 16))
 
 
 class BadImage(Exception):
@@ -93,21 +104,84 @@ class CachedImages:
 
 def open_encoded(encoded: bytes) -> Image.Image:
     """The image of a file's bytes, decoded only as far as its header. Raises BadImage."""
+    if not encoded:
+        raise BadImage("not an image: the file is empty")
     try:
-        return Image.open(io.BytesIO(encoded))
-    except _DECODING_ERRORS as error:
-        raise BadImage(f"not an image: {error}") from error
+        image = Image.open(io.BytesIO(encoded))
+    except Exception as error:  # of any kind: Pillow's readers pass on what broken bytes make them run into
+        raise _bad_image("not an image", error) from error
+    if 0 in image.size:
+        raise BadImage(f"not an image: it has {image.width} x {image.height} pixels")
+    return image
 
 
 def decode(image: Image.Image) -> Image.Image:
-    """The image decoded to RGB; EXIF orientation is ignored, as in ImageNet's protocols. Raises BadImage."""
+    """The image decoded to RGB; EXIF orientation is ignored, as in ImageNet's protocols.
+
+    Grey of more than 8 bits is scaled, see `_byte_grey`. Raises BadImage.
+    """
     try:
         image.load()
-        if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey at 255 instead of scaling it
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            image = _byte_grey(image)
         return image if image.mode == "RGB" else image.convert("RGB")
-    except _DECODING_ERRORS as error:
-        raise BadImage(f"damaged image: {error}") from error
+    except BadImage:
+        raise
+    except Exception as error:  # as in open_encoded
+        raise _bad_image("damaged image", error) from error
+
+
+def _bad_image(what: str, error: Exception) -> BadImage:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return BadImage(f"{what}: its format is none that Pillow {Image.__version__} knows")
+    if isinstance(error, Image.DecompressionBombError):
+        numbers = [int(number) / 1e6 for number in re.findall(r"\d+", str(error))[:2]]
+        if len(numbers) == 2:
+            return BadImage(f"too large: {numbers[0]:.0f} of at most {numbers[1]:.0f} million pixels")
+    return BadImage(f"{what}: {error or type(error).__name__}")
+
+
+def _byte_grey(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits or of floats, scaled to 8 bits; Pillow would clip it at 255.
+
+    White is 1 for floats and 65,535 for whole numbers: Pillow scales PGM of every depth to that. A TIFF of 9 to 15 bits
+    kept in 16 says so in its tag MaxSampleValue. Raises BadImage where the values show that white must be another.
+    """
+    levels = np.asarray(image)
+    white = 1.0 if image.mode == "F" else _white_of(image)
+    low, high = levels.min(), levels.max()
+    # Up to 255 they are bytes in 32 bits just as well as darkness in 16.
+    two_meanings = image.mode == "I" and image.format not in ("PPM", "PNG") and 0 < high <= 255
+    if not 0 <= low <= high <= white or two_meanings:  # so also where there is a NaN
+        raise BadImage(
+            f"grey of unknown scale: its values go from {low:g} to {high:g}, where white is taken for {white:g}; save "
+            "it with 8 or 16 bits"
+        )
+    if image.mode.startswith("I;16") and white == _WHITE and 0 < high < _WHITE / 16:
+        _warn_of_dark_grey()
+    scaled = np.rint(np.multiply(levels, 255 / white, dtype=np.float32, casting="unsafe")).astype(np.uint8)
+    return Image.fromarray(255 - scaled if _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO else scaled)
+
+
+def _white_of(image: Image.Image) -> float:
+    """White in whole numbers: what a TIFF's tag says if that is the end of 9 to 15 bits, as the tag may also hold the
+    largest value of one picture, and 65,535 otherwise."""
+    tag = _tags(image).get(_MAX_SAMPLE_VALUE)
+    value = tag[0] if isinstance(tag, tuple) and tag else tag
+    return float(value) if value in _SMALLER_WHITES else _WHITE
+
+
+def _tags(image: Image.Image) -> Mapping[int, object]:
+    return getattr(image, "tag_v2", {})
+
+
+@functools.cache
+def _warn_of_dark_grey() -> None:
+    """Says, once, what cannot be seen in a picture."""
+    logging.warning(
+        "a 16-bit grey image uses less than a sixteenth of its range, so it will look nearly black: if its values have "
+        "12 bits, scale them to 16 or write the TIFF tag MaxSampleValue = 4095 (said once)"
+    )
 
 
 def decoded_for(image: Image.Image, box: Box, size: int) -> tuple[Image.Image, Box]:
