@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
         cache_in_memory=True,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.247, 0.2435, 0.2616),
+        eval_crop=1.0,
     )
     config.augment.update(
         random_resized_crop=False, pad_crop=4, rand_augment_layers=0, random_erasing=0.0, mixup=0.0, cutmix=0.0

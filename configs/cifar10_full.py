@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
         num_workers=8,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.247, 0.2435, 0.2616),
+        eval_crop=1.0,
     )
     config.augment.update(random_resized_crop=False, pad_crop=4)
     train = {"batch_size": 512, "epochs": 300.0, "warmup_epochs": 10.0, "drop_path": 0.1}

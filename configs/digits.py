@@ -21,7 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
         mlp_ratio=((1.0, 1.5, 2.0),) * 4,
         qkv_dim=((32, 64),) * 4,
     )
-    config.data.update(source="digits", holdout_fraction=0.2, mean=(0.3, 0.3, 0.3), std=(0.38, 0.38, 0.38))
+    config.data.update(
+        source="digits", holdout_fraction=0.2, mean=(0.3, 0.3, 0.3), std=(0.38, 0.38, 0.38), eval_crop=1.0
+    )
     config.augment.update(
         random_resized_crop=False,
         pad_crop=1,

@@ -69,7 +69,7 @@ class DataConfig:
     on_bad_image: str = "error"  # error | skip: leave unreadable images out and count them
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    eval_crop: float = 0.9  # share of the resized image's side that the centre crop of evaluation keeps (timm)
+    eval_crop: float = 0.9  # share of the resized image's side that evaluation's centre crop keeps (timm); 1: all of it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Augmentation of one image: what each part does to the pixels."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -153,15 +154,58 @@ def test_normalization_is_the_formula() -> None:
     np.testing.assert_allclose(out, (pixels / 255 - np.array(mean)) / np.array(std), atol=1e-6)
 
 
-def test_evaluation_leaves_an_image_of_the_right_size_alone() -> None:
+def test_evaluation_of_all_of_an_image_of_the_right_size_leaves_it_alone() -> None:
     image = noise_image(32, 32)
-    assert (centred(image, 32, 0.9) == np.asarray(image)).all()
+    assert (centred(image, 32, 1.0) == np.asarray(image)).all()
 
 
-@pytest.mark.parametrize(("width", "height"), [(120, 80), (80, 120), (80, 80)])
-def test_evaluation_is_resize_then_centre_crop(width: int, height: int) -> None:
-    image = noise_image(width, height)
-    resized = image.resize((width // 2, height // 2), Image.Resampling.BICUBIC)  # shorter side 40 = 32 / 0.8
-    left, top = (resized.width - 32) // 2, (resized.height - 32) // 2
-    expected = np.asarray(resized.crop((left, top, left + 32, top + 32)))
-    assert np.abs(centred(image, 32, 0.8).astype(int) - expected).max() <= 1
+def as_timm(image: Image.Image, size: int, crop: float) -> np.ndarray:
+    """Resize and CenterCrop of torchvision, which timm's transform for evaluation is made of."""
+    short = math.floor(size / crop)
+    width, height = (int(short * length / min(image.size)) for length in image.size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+@pytest.mark.parametrize(
+    "width_height", [(224, 224), (223, 223), (225, 225), (224, 300), (120, 80), (80, 120), (250, 800), (500, 375)]
+)
+@pytest.mark.parametrize("crop", [0.8, 0.9, 1.0])
+def test_evaluation_is_timms_resize_then_centre_crop(width_height: tuple[int, int], crop: float) -> None:
+    image = noise_image(*width_height)
+    assert (centred(image, 224, crop) == as_timm(image, 224, crop)).all()
+
+
+def test_the_crop_is_taken_from_an_image_of_the_right_size_too() -> None:
+    ring = np.zeros((32, 32, 3), np.uint8)
+    ring[2:-2, 2:-2] = 255
+    assert centred(Image.fromarray(ring), 32, 0.8).min() > 200
+    assert centred(Image.fromarray(ring), 32, 1.0).min() == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(20, 640), (640, 20), (7, 120)])
+def test_a_long_image_is_cropped_before_it_is_resized_with_the_same_pixels(width: int, height: int) -> None:
+    y, x = np.mgrid[:height, :width]
+    waves = 127 + 60 * np.sin(x / 3) + 60 * np.cos(y / 4)
+    image = Image.fromarray(np.stack([waves, waves / 2, 255 - waves], axis=-1).astype(np.uint8))
+    assert np.abs(centred(image, 32, 0.9).astype(int) - as_timm(image, 32, 0.9)).max() <= 1
+
+
+@pytest.mark.parametrize("width_height", [(1, 4000), (4000, 1), (2, 100_000), (1, 1)])
+def test_a_thin_image_takes_no_more_memory_than_others(width_height: tuple[int, int]) -> None:
+    made: list[tuple[int, int]] = []
+
+    class Noting(Image.Image):
+        def resize(self, size: tuple[int, int], *arguments: object, **options: object) -> Image.Image:
+            made.append(size)
+            return super().resize(size, *arguments, **options)
+
+    image = Image.new("RGB", width_height, (9, 99, 199))
+    image.__class__ = Noting
+    assert (centred(image, 224, 0.9) == (9, 99, 199)).all()
+    assert made
+    assert max(width * height for width, height in made) <= 17 * 249**2
+    for ratio in (RATIO, (0.1, 0.2), (5.0, 6.0)):  # also where no box of an allowed shape has a whole pixel
+        pixels = view(Image.new("RGB", width_height, (9, 99, 199)), 224, random_resized_crop=True, crop_ratio=ratio)
+        assert (pixels == (9, 99, 199)).all()

@@ -16,7 +16,7 @@ from s3_jax.errors import S3Error
 
 NUM_IMAGES, SIDE, CLASSES = 50, 8, 4
 # Pixels come out as they are, so that an image of constant level k can be recognised as number k.
-PLAIN = DataConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+PLAIN = DataConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255), eval_crop=1.0)
 OFF = AugmentConfig(
     random_resized_crop=False,
     horizontal_flip=0.0,

@@ -16,6 +16,7 @@ from s3_jax.data import rand_augment as ra
 from s3_jax.data.sources import Box, decode, decoded_for
 
 CROP_ATTEMPTS = 10  # of a random crop or erased area to fit into the image
+LONGEST_WHOLE = 16  # sides of an image, the longer in shorter ones, that evaluation resizes before it crops
 ERASE_AREA = (0.02, 1 / 3)  # share of the image
 ERASE_RATIO = (0.3, 1 / 0.3)  # height over width
 
@@ -54,15 +55,21 @@ def centred(image: Image.Image, image_size: int, crop: float) -> np.ndarray:
     """The central square, `crop` of the shorter side, as uint8 (image_size, image_size, 3), bicubic.
 
     That is the image resized to image_size / crop on its shorter side, then cropped, both to whole pixels as
-    torchvision does it. An image that has the wanted size already is left as it is. Raises BadImage.
+    torchvision does it, and timm by it; an image of that size already keeps its pixels. Raises BadImage.
     """
-    if image.size == (image_size, image_size):
-        return np.asarray(decode(image))
     short = math.floor(image_size / crop)
     width, height = (int(short * length / min(image.size)) for length in image.size)
     left, top = round((width - image_size) / 2), round((height - image_size) / 2)
-    whole = decode(image).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(whole.crop((left, top, left + image_size, top + image_size)))
+    decoded = decode(image)
+    if max(width, height) <= LONGEST_WHOLE * short:
+        whole = decoded.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(whole.crop((left, top, left + image_size, top + image_size)))
+    # The same without what the crop throws away: of 1 x 4,000 pixels the whole would be a gigabyte. Not always, since
+    # Pillow orders its two passes by the shape, and between them it rounds and clips.
+    x, y = image.width / width, image.height / height
+    right, bottom = min((left + image_size) * x, image.width), min((top + image_size) * y, image.height)
+    box = (left * x, top * y, right, bottom)
+    return np.asarray(decoded.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box))
 
 
 def quickly_resized(image: Image.Image, box: Box, size: int) -> np.ndarray:
@@ -92,7 +99,7 @@ def random_crop_box(
         if 0 < w <= width and 0 < h <= height:
             left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
             return left, top, left + w, top + h
-    w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
+    w, h = max(1, min(width, round(height * ratio[1]))), max(1, min(height, round(width / ratio[0])))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 

@@ -168,7 +168,7 @@ def _white_of(image: Image.Image) -> float:
     largest value of one picture, and 65,535 otherwise."""
     tag = _tags(image).get(_MAX_SAMPLE_VALUE)
     value = tag[0] if isinstance(tag, tuple) and tag else tag
-    return float(value) if value in _SMALLER_WHITES else _WHITE
+    return float(value) if isinstance(value, int) and value in _SMALLER_WHITES else _WHITE
 
 
 def _tags(image: Image.Image) -> Mapping[int, object]:
