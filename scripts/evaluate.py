@@ -16,7 +16,7 @@ from rich.console import Console
 
 from s3_jax import inference, zoo
 from s3_jax.config import DataConfig
-from s3_jax.data.dataset import open_data
+from s3_jax.data.dataset import open_split
 from s3_jax.errors import S3Error
 from s3_jax.progress import progress_bar
 from s3_jax.training.devices import keep_compiled_programs
@@ -38,9 +38,6 @@ def data_config(spec: zoo.Spec) -> DataConfig:
         source=_SOURCE.value,
         path=_PATH.value,
         name=_NAME.value,
-        train_split=_SPLIT.value,
-        test_split=_SPLIT.value,
-        holdout_split=_SPLIT.value,
         on_bad_image="skip" if _SKIP.value else "error",
         mean=spec.mean,
         std=spec.std,
@@ -55,11 +52,11 @@ def main(arguments: list[str]) -> int:
     try:
         model = zoo.open_model(_MODEL.value, _WEIGHTS.value)
         config = data_config(model.spec)
-        data = open_data(config, seed=0)
+        data = open_split(config, _SPLIT.value)
         if data.num_classes != len(model.spec.class_names):
             raise S3Error(f"{data.name} has {data.num_classes} classes, the network {len(model.spec.class_names)}")
-        with progress_bar(Console(stderr=True), "images", len(data.test)) as advance:
-            found = inference.accuracy(model, data.test, config, batch_size=_BATCH.value, progress=advance)
+        with progress_bar(Console(stderr=True), "images", len(data.images)) as advance:
+            found = inference.accuracy(model, data.images, config, batch_size=_BATCH.value, progress=advance)
     except S3Error as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2

@@ -1,15 +1,25 @@
 """Subsets: what is held out, what is tested on, and what the record says of it."""
 
+import contextlib
 import dataclasses
+import itertools
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_tfds import write_tfds
 
-from s3_jax.config import DataConfig
-from s3_jax.data import open_data
+from s3_jax.config import AugmentConfig, DataConfig
+from s3_jax.data import Subset, eval_batches, open_data, open_split, train_batches
+from s3_jax.data.sources import decode
+from s3_jax.data.tfds_source import TfdsImages
 from s3_jax.errors import S3Error
+
+OFF = AugmentConfig(
+    random_resized_crop=False, horizontal_flip=0.0, rand_augment_layers=0, random_erasing=0.0, mixup=0.0, cutmix=0.0
+)
 
 DIGITS = DataConfig(holdout_fraction=0.25)
 
@@ -51,6 +61,7 @@ def test_record_says_which_images_serve_what() -> None:
             "holdout": {"split": "train", "images": 360, "of": 1438},
             "test": {"split": "test", "images": 359, "of": 359},
         },
+        "overlap": {"holdout_test": 0},
     }
 
 
@@ -67,14 +78,129 @@ def test_every_use_needs_a_split() -> None:
         open_data(dataclasses.replace(DIGITS, holdout_split="extra"), seed=0)
 
 
-def test_a_folder_with_one_split_can_be_opened(tmp_path: Path) -> None:
-    for name in ("ant", "bee"):
-        (tmp_path / "all" / name).mkdir(parents=True)
-        for index in range(3):
-            Image.new("L", (4, 4)).save(tmp_path / "all" / name / f"{index}.png")
-    config = DataConfig(
-        source="image_folder", path=str(tmp_path), train_split="all", test_split="all", holdout_fraction=0.5
+def write_images(root: Path, split: str, classes: dict[str, int]) -> None:
+    for name, count in classes.items():
+        (root / split / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("L", (4, 4), index).save(root / split / name / f"{index}.png")
+
+
+def test_one_split_can_be_opened_by_itself(tmp_path: Path) -> None:
+    write_images(tmp_path, "all", {"ant": 3, "bee": 3})
+    split = open_split(DataConfig(source="image_folder", path=str(tmp_path)), "all")
+    assert (split.name, split.class_names, split.num_classes) == (tmp_path.name, ("ant", "bee"), 2)
+    assert (len(split.images), split.images.split) == (6, "all")
+
+
+SOURCES = ("digits", "tfds", "image_folder")
+
+
+@pytest.fixture(params=SOURCES)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> DataConfig:
+    """A data set of every kind."""
+    config = DataConfig(source=request.param, holdout_fraction=0.25)
+    if request.param == "tfds":
+        labels = [i % 3 for i in range(60)]
+        return dataclasses.replace(config, path=write_tfds(tmp_path, {"train": labels, "test": labels[:20]}))
+    if request.param == "image_folder":
+        write_images(tmp_path, "train", {"ant": 30, "bee": 30})
+        write_images(tmp_path, "test", {"ant": 5, "bee": 5})
+        return dataclasses.replace(config, path=str(tmp_path))
+    return config
+
+
+def places(subset: Subset) -> set[str]:
+    """Where the images of a subset lie, found without what the code under test says of it."""
+    source = subset.source
+    if isinstance(source, TfdsImages):
+        number = source.set_name.endswith("test")
+        return {f"{number}-{decode(source[i][0]).getpixel((0, 0))[0]}" for i in subset.indices}
+    return {os.path.realpath(source.name(int(i))) for i in subset.indices}
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_no_image_that_measures_is_trained_on(source: DataConfig, cache: bool) -> None:
+    data = open_data(dataclasses.replace(source, cache_in_memory=cache), seed=1)
+    assert min(len(data.train), len(data.holdout), len(data.test)) > 0
+    assert not set(data.train.indices) & set(data.holdout.indices)
+    assert sorted({*data.train.indices, *data.holdout.indices}) == list(range(len(data.train_and_holdout)))
+    for first, second in ((data.train, data.holdout), (data.train, data.test), (data.holdout, data.test)):
+        assert first.shared_with(second) == 0
+        if not cache:
+            assert not places(first) & places(second)
+    assert data.train.shared_with(data.train_and_holdout) == len(data.train)
+
+
+def test_training_never_sees_the_pixels_of_held_out_images(tmp_path: Path) -> None:
+    write_images(tmp_path, "train", {"ant": 30, "bee": 30})  # of levels 0 to 29 in both
+    write_images(tmp_path, "test", {"ant": 1, "bee": 1})
+    plain = DataConfig(source="image_folder", path=str(tmp_path), mean=(0.0,) * 3, std=(1 / 255,) * 3, eval_crop=1.0)
+    data = open_data(dataclasses.replace(plain, holdout_fraction=0.3), seed=0)
+    held = {
+        (round(float(image[0, 0, 0])), int(label))
+        for batch in eval_batches(data.holdout, data=plain, image_size=4, batch_size=len(data.holdout))
+        for image, label in zip(batch["image"], batch["label"], strict=True)
+    }
+    batches = train_batches(
+        data.train, data=plain, augment=OFF, image_size=4, num_classes=2, batch_size=len(data.train), seed=0
     )
-    data = open_data(config, seed=0)
-    assert (len(data.train), len(data.holdout), len(data.test)) == (3, 3, 6)
-    assert data.class_names == ("ant", "bee")
+    with contextlib.closing(batches):
+        trained = {
+            (round(float(image[0, 0, 0])), int(target.argmax()))
+            for batch in itertools.islice(batches, 3)
+            for image, target in zip(batch["image"], batch["target"], strict=True)
+        }
+    assert len(held) == 18
+    assert len(trained) == 42
+    assert not held & trained
+
+
+@pytest.mark.parametrize("field", ["test_split", "holdout_split"])
+def test_a_split_that_shares_images_with_train_is_refused(source: DataConfig, field: str) -> None:
+    with pytest.raises(S3Error, match=rf"data\.{field} = 'train' and data.train_split = 'train' share [\d,]+ images"):
+        open_data(dataclasses.replace(source, **{field: "train"}), seed=0)
+
+
+@pytest.mark.parametrize("field", ["test_split", "holdout_split"])
+@pytest.mark.parametrize(
+    ("train", "other", "shared"),
+    [
+        ("train[:60%]", "train[50%:]", 6),
+        ("train", "train[-1:]", 1),
+        ("train+test", "test[:50%]", 10),
+        ("train[:60%]", "train[60%:]", 0),
+        ("train[:50]", "train[50:]+test", 0),
+    ],
+)
+def test_slices_of_a_split_must_be_apart(tmp_path: Path, field: str, train: str, other: str, shared: int) -> None:
+    labels = [i % 3 for i in range(60)]
+    path = write_tfds(tmp_path, {"train": labels, "test": labels[:20], "rest": labels[:2]})
+    splits = {"train_split": train, "test_split": "rest", field: other}
+    config = DataConfig(source="tfds", path=path, holdout_fraction=0.25, **splits)
+    if not shared:
+        assert len(open_data(config, seed=0).train) > 0
+        return
+    with pytest.raises(S3Error, match=rf"data\.{field} = .* share {shared} images"):
+        open_data(config, seed=0)
+
+
+def test_folders_are_compared_by_where_they_are(tmp_path: Path) -> None:
+    write_images(tmp_path, "train", {"ant": 4, "bee": 4})
+    write_images(tmp_path, "test", {"ant": 2, "bee": 2})
+    (tmp_path / "linked").symlink_to("train")
+    (tmp_path / "half/ant").mkdir(parents=True)
+    (tmp_path / "half/bee").symlink_to(tmp_path / "train/bee")
+    (tmp_path / "half/ant/other.png").symlink_to(tmp_path / "train/ant/2.png")
+    config = DataConfig(source="image_folder", path=str(tmp_path), holdout_fraction=0.25)
+    for split, shared in (("./train", 8), ("linked", 8), ("test/../train", 8), ("half", 5)):
+        with pytest.raises(S3Error, match=f"share {shared} images"):
+            open_data(dataclasses.replace(config, test_split=split), seed=0)
+    assert len(open_data(config, seed=0).test) == 4
+
+
+@pytest.mark.parametrize(("holdout", "shared"), [("test", 20), ("test[:50%]", 10), ("test[95%:]", 1), ("", 0)])
+def test_the_record_tells_how_much_of_test_the_search_sees(tmp_path: Path, holdout: str, shared: int) -> None:
+    labels = [i % 3 for i in range(20)]
+    path = write_tfds(tmp_path, {"train": labels, "test": labels})
+    config = DataConfig(source="tfds", path=path, holdout_split=holdout, holdout_fraction=0.25)
+    assert open_data(config, seed=0).record()["overlap"] == {"holdout_test": shared}

@@ -218,7 +218,7 @@ sys.path.insert(0, sys.argv[1])
 from s3_jax.config import DataConfig
 from s3_jax.data import eval_batches, open_data, train_batches
 from s3_jax.config import AugmentConfig
-configs = [DataConfig(), DataConfig(source="image_folder", path=sys.argv[2], test_split="train", holdout_fraction=0.5)]
+configs = [DataConfig(), DataConfig(source="image_folder", path=sys.argv[2], holdout_fraction=0.5)]
 if sys.argv[3]:
     configs.append(DataConfig(source="tfds", path=sys.argv[3]))
     configs.append(DataConfig(source="tfds", path=sys.argv[3] + "/../..", name="cifar10"))
@@ -235,7 +235,8 @@ def test_tensorflow_is_never_imported_even_where_it_is_installed(tmp_path: Path)
     stand_in = tmp_path / "site/tensorflow"  # importable, so that an attempt to import it is seen
     stand_in.mkdir(parents=True)
     (stand_in / "__init__.py").write_text("__version__ = '2.20.0'\n")
-    write_folder(tmp_path / "images", "train", {"ant": 2, "bee": 2})
+    for split in ("train", "test"):
+        write_folder(tmp_path / "images", split, {"ant": 2, "bee": 2})
     cifar10 = str(CIFAR10) if CIFAR10.is_dir() else ""
     arguments = [sys.executable, "-c", _OPEN_EVERYTHING, str(stand_in.parent), str(tmp_path / "images"), cifar10]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from s3_jax.config import DataConfig
 from s3_jax.data.image_folder import open_image_folder
@@ -29,10 +31,29 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def shared_with(self, other: Subset) -> int:
+        """Number of images that both have, for subsets of one data set."""
+        ours, theirs = (subset.source.identities[subset.indices] for subset in (self, other))
+        return len(np.intersect1d(ours, theirs))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneSplit:
+    """A split of a data set by itself, to measure a network on."""
+
+    name: str  # of the data set
+    class_names: tuple[str, ...]
+    images: Subset
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set and what its images are used for; train and holdout are disjoint."""
+    """A data set and what its images are used for; what is trained on is in neither holdout nor test."""
 
     source: str
     name: str
@@ -48,30 +69,42 @@ class ImageData:
         return len(self.class_names)
 
     def record(self) -> dict[str, Any]:
-        """What the run's result says of its data: for each use the split, the images used and how many it has."""
+        """What the run's result says of its data: for each use the split, the images used and how many it has.
+
+        "overlap" tells how many test images E-T Error and search have seen, as in the paper's own protocol.
+        """
         uses = {"train": self.train, "holdout": self.holdout, "test": self.test}
         splits = {
             use: {"split": subset.split, "images": len(subset), "of": len(subset.source)}
             for use, subset in uses.items()
         }
-        return {"source": self.source, "name": self.name, "num_classes": self.num_classes, "splits": splits}
+        overlap = {"holdout_test": self.holdout.shared_with(self.test)}
+        about = {"source": self.source, "name": self.name, "num_classes": self.num_classes}
+        return about | {"splits": splits, "overlap": overlap}
 
 
 def open_data(config: DataConfig, *, seed: int) -> ImageData:
     """The data set of a configuration, with a holdout drawn from `seed` (or `holdout_split`, and all of train trained).
 
-    Raises S3Error for settings that are none, a data set that is missing or unfit, and an empty split.
+    Raises S3Error for settings that are none, a data set that is missing or unfit, an empty split, a test or holdout
+    split that shares images with train, and a single class.
     """
-    if config.on_bad_image not in ON_BAD_IMAGE:
-        raise S3Error(f"data.on_bad_image = {config.on_bad_image!r}; choose one of {', '.join(ON_BAD_IMAGE)}")
+    if not config.train_split or not config.test_split:
+        raise S3Error("data.train_split and data.test_split must both name a split")
     names = dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split)))
     opened = _open_source(config, tuple(names))
+    if len(opened.class_names) < 2:
+        raise S3Error(
+            f"{opened.name} has the one class {', '.join(opened.class_names)}: there is nothing to tell apart"
+        )
     subsets = {split: _whole(opened, split, config.cache_in_memory) for split in names}
     whole = subsets[config.train_split]
+    for field in ("test_split", "holdout_split"):
+        _check_apart(whole, subsets.get(getattr(config, field)), field)
     if config.holdout_split:
         train, holdout = whole, subsets[config.holdout_split]
     else:
-        train, holdout = _hold_out(whole, config.holdout_fraction, seed)
+        train, holdout = _hold_out(whole, config.holdout_fraction, seed, opened.class_names)
     return ImageData(
         source=config.source,
         name=opened.name,
@@ -83,15 +116,22 @@ def open_data(config: DataConfig, *, seed: int) -> ImageData:
     )
 
 
+def open_split(config: DataConfig, split: str) -> OneSplit:
+    """One split of a configuration's data set, whatever its other splits are. Raises S3Error as `open_data` does."""
+    opened = _open_source(config, (split,))
+    return OneSplit(opened.name, opened.class_names, _whole(opened, split, config.cache_in_memory))
+
+
 def _open_source(config: DataConfig, splits: tuple[str, ...]) -> OpenedSource:
-    if not config.train_split or not config.test_split:
-        raise S3Error("data.train_split and data.test_split must both name a split")
+    if config.on_bad_image not in ON_BAD_IMAGE:
+        raise S3Error(f"data.on_bad_image = {config.on_bad_image!r}; choose one of {', '.join(ON_BAD_IMAGE)}")
+    path = os.path.expanduser(config.path)
     if config.source == "digits":
         return open_digits(splits)
     if config.source == "tfds":
-        return open_tfds(config.path, config.name, splits)
+        return open_tfds(path, config.name, splits)
     if config.source == "image_folder":
-        return open_image_folder(config.path, splits)
+        return open_image_folder(path, splits, skip_dead_links=config.on_bad_image == "skip")
     raise S3Error(f"data.source = {config.source!r}; choose one of {', '.join(SOURCES)}")
 
 
@@ -102,14 +142,61 @@ def _whole(opened: OpenedSource, split: str, cache: bool) -> Subset:
     return Subset(CachedImages(source) if cache else source, np.arange(len(source)), split)
 
 
-def _hold_out(whole: Subset, fraction: float, seed: int) -> tuple[Subset, Subset]:
-    """The split without a random `fraction` of it, and that fraction."""
+def _check_apart(train: Subset, other: Subset | None, field: str) -> None:
+    """Raises S3Error where an image that measures would be trained on."""
+    shared = train.shared_with(other) if other else 0
+    if other and shared:
+        raise S3Error(
+            f"data.{field} = {other.split!r} and data.train_split = {train.split!r} share {shared:,} images: what is "
+            "measured on them would be learned by heart; choose splits, or slices of a split, that are apart"
+        )
+
+
+def _hold_out(whole: Subset, fraction: float, seed: int, class_names: tuple[str, ...]) -> tuple[Subset, Subset]:
+    """The split without a random `fraction` of each class, and that fraction."""
     count = round(fraction * len(whole))
     if not 0 < count < len(whole):
         raise S3Error(
             f"data.holdout_fraction = {fraction} of {len(whole):,} training images holds out {count:,}; E-T Error and "
             "search need some and so does training: choose a fraction between 0 and 1, or set data.holdout_split"
         )
-    order = generator(seed, HOLDOUT).permutation(whole.indices)
-    held, kept = np.sort(order[:count]), np.sort(order[count:])
-    return dataclasses.replace(whole, indices=kept), dataclasses.replace(whole, indices=held)
+    labels = np.asarray(whole.source.labels)[whole.indices]
+    sizes = np.bincount(labels, minlength=len(class_names))
+    held = held_of_classes(sizes, fraction)
+    if np.count_nonzero(held) < 2:
+        raise S3Error(
+            f"{len(whole):,} training images give a holdout of {np.count_nonzero(held)} classes, and errors need two: "
+            "each needs two images at least; add some, or set data.holdout_split"
+        )
+    _tell_small_classes(class_names, sizes)
+    order = generator(seed, HOLDOUT).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of an image among those of its class
+    chosen = place < np.repeat(held, sizes)
+    kept_rows, held_rows = (np.sort(whole.indices[by_class[rows]]) for rows in (~chosen, chosen))
+    return dataclasses.replace(whole, indices=kept_rows), dataclasses.replace(whole, indices=held_rows)
+
+
+def held_of_classes(sizes: np.ndarray, fraction: float) -> np.ndarray:
+    """How many images of classes of these sizes (C,) are held out: `fraction` of each, rounded so that the sum fits.
+
+    Whole numbers first, the rest by largest remainder; then a class of two images or more gives one at least and keeps
+    one at least, for which the sum may be missed, and a class of one keeps it.
+    """
+    wanted = fraction * sizes
+    held = np.floor(wanted).astype(np.int64)
+    missing = round(fraction * sizes.sum()) - held.sum()
+    held[np.argsort(held - wanted, kind="stable")[:missing]] += 1
+    most = np.maximum(sizes - 1, 0)
+    return np.clip(held, np.minimum(1, most), most)
+
+
+def _tell_small_classes(class_names: tuple[str, ...], sizes: np.ndarray) -> None:
+    small = [name for name, size in zip(class_names, sizes, strict=True) if size < 2]
+    if small:
+        more = f" and {len(small) - 10:,} more" if len(small) > 10 else ""
+        logging.warning(
+            "%s classes have fewer than two training images, so E-T Error and search do not see them: %s",
+            f"{len(small):,}",
+            ", ".join(small[:10]) + more,
+        )

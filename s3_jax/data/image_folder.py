@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
 from s3_jax.data.sources import OpenedSource, open_encoded
 from s3_jax.errors import S3Error
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".pfm", ".tif", ".tiff"),
+    *(".webp", ".avif", ".jp2"),
+)
 _MAX_LISTED = 10  # class names in a message
 
 
@@ -23,6 +30,7 @@ class FolderImages:
     folder: str
     paths: np.ndarray  # (N,) bytes, relative to folder
     labels: np.ndarray  # (N,) int32
+    links: np.ndarray  # (N,) bool: whether the path is a link
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,34 +48,134 @@ class FolderImages:
         """The file's path."""
         return os.path.join(self.folder, os.fsdecode(bytes(self.paths[index])))
 
+    @functools.cached_property
+    def identities(self) -> np.ndarray:
+        """See `ImageSource`: hashes of the real paths, so that links are what they lead to."""
+        return np.fromiter((hash(path) for path in self._real_paths()), np.int64, len(self))
 
-def open_image_folder(path: str, splits: Sequence[str]) -> OpenedSource:
-    """The named splits below `path`; classes are the sorted names of the first split's folders.
+    def _real_paths(self) -> Iterator[bytes]:
+        root = os.fsencode(self.folder)
+        real_folder = functools.cache(lambda folder: os.path.realpath(os.path.join(root, folder)))
+        for path, is_link in zip(map(bytes, self.paths), self.links, strict=True):
+            folder, name = os.path.split(path)
+            yield os.path.realpath(os.path.join(root, path)) if is_link else real_folder(folder) + b"/" + name
 
-    Raises S3Error for a missing folder, a class without images, no classes, or class folders that differ.
+
+@dataclasses.dataclass
+class Listing:
+    """What lies below a folder; paths are relative to it."""
+
+    images: list[str] = dataclasses.field(default_factory=list)
+    links: set[str] = dataclasses.field(default_factory=set)  # the images that are links to one
+    dead_links: list[str] = dataclasses.field(default_factory=list)  # that lead nowhere and might be images or folders
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)  # other files by suffix, without hidden ones
+
+
+def list_image_files(folder: str) -> list[str]:
+    """Paths of the images at any depth below a folder, relative to it, sorted by folder, then by name.
+
+    Links that lead nowhere are among them, for whoever reads them to name. Raises S3Error for what cannot be listed.
     """
-    files = {split: _list_split(path, split) for split in splits}
-    first, *others = files
+    listing = list_folder(folder)
+    return sorted(listing.images + listing.dead_links, key=os.path.split)
+
+
+def list_folder(folder: str) -> Listing:
+    """Images, dead links and other files at any depth below a folder: its own by name, then those of its folders.
+
+    Links to folders are followed. Costs a stat for each folder and link, none for a file. Raises S3Error for a folder
+    that cannot be listed.
+    """
+    listing = Listing()
+    _visit(folder, "", (), listing)
+    return listing
+
+
+def _visit(folder: str, below: str, above: tuple[tuple[int, int], ...], listing: Listing) -> None:
+    """Adds what lies in folder/below; `above` are the folders around it, into which a link must not lead again."""
+    entries, place = _entries(os.path.join(folder, below))
+    if place in above:
+        return
+    folders = []
+    for entry in entries:
+        path, suffix = os.path.join(below, entry.name), _suffix(entry)
+        if _is_folder(entry):
+            folders.append(path)
+        elif suffix in SUFFIXES and _is_file(entry):
+            listing.images.append(path)
+            if entry.is_symlink():
+                listing.links.add(path)
+        elif _is_dead(entry):
+            listing.dead_links.append(path)
+        else:
+            listing.left_out[suffix] += 1
+    for path in folders:
+        _visit(folder, path, (*above, place), listing)
+
+
+def _entries(folder: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
+    """What is in a folder and not hidden, by name, and where the folder really is. Raises S3Error."""
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise S3Error(f"{folder} cannot be listed: {error.strerror}") from error
+    return sorted(visible, key=lambda entry: entry.name), (status.st_dev, status.st_ino)
+
+
+def _suffix(entry: os.DirEntry[str]) -> str:
+    return os.path.splitext(entry.name)[1].lower()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _is_dead(entry: os.DirEntry[str]) -> bool:
+    """Whether it leads nowhere and was perhaps an image, or a folder of them."""
+    may_be_images = _suffix(entry) in ("", *SUFFIXES)
+    return may_be_images and entry.is_symlink() and not _is_folder(entry) and not _is_file(entry)
+
+
+def open_image_folder(path: str, splits: Sequence[str], *, skip_dead_links: bool = False) -> OpenedSource:
+    """The named splits below `path`; classes are the sorted names of the first split's folders, composed (NFC).
+
+    Raises S3Error for a missing folder, a class without images, no classes, class folders that differ, and links that
+    lead nowhere, unless they are to be left out.
+    """
+    folders = {split: _list_split(path, split, skip_dead_links) for split in splits}
+    first, *others = folders
     for other in others:
-        _check_same_classes(path, first, files[first], other, files[other])
-    opened = {split: _source(os.path.join(path, split), by_class) for split, by_class in files.items()}
-    return OpenedSource(os.path.basename(os.path.abspath(path)), tuple(files[first]), opened)
+        _check_same_classes(path, first, folders[first], other, folders[other])
+    opened = {split: _source(os.path.join(path, split), by_class) for split, by_class in folders.items()}
+    return OpenedSource(os.path.basename(os.path.abspath(path)), tuple(folders[first]), opened)
 
 
-def _list_split(path: str, split: str) -> dict[str, list[str]]:
-    """File names of every class of a split, classes and files sorted."""
+def _list_split(path: str, split: str, skip_dead_links: bool) -> dict[str, tuple[str, Listing]]:
+    """Folder and content of every class of a split, sorted by the classes' names."""
     folder = os.path.join(path, split)
     if not path or not os.path.isdir(folder):
         raise S3Error(
             f"no folder {folder!r}: prepare the images as <path>/<split>/<class>/<image>, and set data.path to "
             f"<path>, data.train_split and data.test_split to the folders' names{_existing_splits(path)}"
         )
-    with os.scandir(folder) as entries:
-        classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
-        raise S3Error(f"{folder} has no class folders; expected {folder}/<class>/<image>")
-    by_class = {name: _list_images(os.path.join(folder, name)) for name in classes}
-    empty = [name for name, images in by_class.items() if not images]
+    entries, _ = _entries(folder)
+    folders = _class_folders(folder, [entry.name for entry in entries if _is_folder(entry)])
+    by_class = {name: (inside, list_folder(os.path.join(folder, inside))) for name, inside in folders.items()}
+    _refuse_dead_links(folder, entries, by_class, skip_dead_links)
+    _tell_what_is_left_out(folder, entries, by_class)
+    empty = [name for name, (_, listing) in by_class.items() if not listing.images]
     if empty:
         raise S3Error(
             f"{folder}: no image in {_listed(empty)}; remove the folder or add images ({', '.join(SUFFIXES)})"
@@ -75,14 +183,52 @@ def _list_split(path: str, split: str) -> dict[str, list[str]]:
     return by_class
 
 
+def _class_folders(folder: str, names: Sequence[str]) -> dict[str, str]:
+    """The folders of a split by the names of their classes, composed: file systems and archives differ in that."""
+    folders: dict[str, str] = {}
+    for name in names:
+        other = folders.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise S3Error(
+                f"{folder} has two folders {name!r} that differ in their Unicode form alone ({other!a} and "
+                f"{name!a}); make one of them"
+            )
+    if not folders:
+        raise S3Error(f"{folder} has no class folders; expected {folder}/<class>/<image>")
+    return dict(sorted(folders.items()))
+
+
+def _refuse_dead_links(
+    folder: str, entries: Sequence[os.DirEntry[str]], by_class: Mapping[str, tuple[str, Listing]], skip: bool
+) -> None:
+    dead = [entry.name for entry in entries if _is_dead(entry)]
+    dead += [os.path.join(inside, each) for inside, listing in by_class.values() for each in listing.dead_links]
+    if not dead:
+        return
+    found = f"{len(dead):,} links below {folder} lead nowhere, the first is {dead[0]}"
+    if not skip:
+        raise S3Error(
+            f"{found}: fetch what they stand for (`dvc pull`, `git annex get`) or remove them; with "
+            "data.on_bad_image='skip' they are left out"
+        )
+    logging.warning("%s; they are left out", found)
+
+
+def _tell_what_is_left_out(
+    folder: str, entries: Sequence[os.DirEntry[str]], by_class: Mapping[str, tuple[str, Listing]]
+) -> None:
+    left_out = sum((listing.left_out for _, listing in by_class.values()), Counter[str]())
+    if left_out:
+        counts = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in left_out.most_common())
+        logging.warning("%s files below %s are no images by their name: %s", f"{left_out.total():,}", folder, counts)
+    loose = sum(_suffix(entry) in SUFFIXES and _is_file(entry) for entry in entries)
+    if loose:
+        logging.warning("%s images of %s lie in no class folder and are left out", f"{loose:,}", folder)
+
+
 def _existing_splits(path: str) -> str:
     folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir()) if os.path.isdir(path) else []
     return f"; {path} has {_listed(folders)}" if folders else ""
-
-
-def _list_images(folder: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith("."))
 
 
 def _check_same_classes(
@@ -102,7 +248,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _source(folder: str, by_class: Mapping[str, Sequence[str]]) -> FolderImages:
-    paths = [os.fsencode(os.path.join(name, file)) for name, files in by_class.items() for file in files]
-    counts = [len(files) for files in by_class.values()]
-    return FolderImages(folder, np.array(paths), np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+def _source(folder: str, by_class: Mapping[str, tuple[str, Listing]]) -> FolderImages:
+    listings = list(by_class.values())
+    paths = [os.fsencode(os.path.join(inside, each)) for inside, listing in listings for each in listing.images]
+    links = [each in listing.links for _, listing in listings for each in listing.images]
+    counts = [len(listing.images) for _, listing in listings]
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return FolderImages(folder, np.array(paths), labels, np.array(links))

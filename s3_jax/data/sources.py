@@ -49,6 +49,14 @@ class ImageSource(Protocol):
     def name(self, index: int) -> str:
         """Where the image lies, for messages."""
 
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, int (N,), without the images."""
+
+    @property
+    def identities(self) -> np.ndarray:
+        """int64 (N,): a number for each image that no other of the data set has, whichever splits it is in."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenedSource:
@@ -66,6 +74,7 @@ class MemoryImages:
     images: np.ndarray
     labels: np.ndarray
     set_name: str
+    rows: np.ndarray | None = None  # (N,) of the images in the whole set; None where this is the whole
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,6 +86,11 @@ class MemoryImages:
     def name(self, index: int) -> str:
         """See `ImageSource`."""
         return f"image {index} of {self.set_name}"
+
+    @property
+    def identities(self) -> np.ndarray:
+        """See `ImageSource`."""
+        return np.arange(len(self)) if self.rows is None else self.rows
 
 
 class CachedImages:
@@ -100,6 +114,16 @@ class CachedImages:
     def name(self, index: int) -> str:
         """See `ImageSource`."""
         return self._source.name(index)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """See `ImageSource`."""
+        return self._source.labels
+
+    @property
+    def identities(self) -> np.ndarray:
+        """See `ImageSource`."""
+        return self._source.identities
 
 
 def open_encoded(encoded: bytes) -> Image.Image:
@@ -217,7 +241,9 @@ def open_digits(splits: Sequence[str]) -> OpenedSource:
     labels = digits.target.astype(np.int32)
     test = _stratified(labels, DIGITS_TEST_SHARE)
     rows = {"train": np.setdiff1d(np.arange(len(labels)), test), "test": test}
-    opened = {name: MemoryImages(images[rows[name]], labels[rows[name]], f"digits/{name}") for name in splits}
+    opened = {
+        name: MemoryImages(images[rows[name]], labels[rows[name]], f"digits/{name}", rows[name]) for name in splits
+    }
     return OpenedSource("digits", tuple(str(digit) for digit in range(10)), opened)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 from PIL import Image
 
 from s3_jax.data.sources import OpenedSource, open_encoded
 from s3_jax.errors import S3Error
 
+_MANY = 200_000  # records whose labels take long enough to be told of
+_AT_ONCE = 256  # records, read by array_record's own threads
 # Preparing a set may import TensorFlow, so it happens in a process of its own; progress goes to its stderr.
 _PREPARE = """
 import sys
@@ -34,14 +38,52 @@ class TfdsImages:
     set_name: str
     image_key: str
     label_key: str
+    num_classes: int
+    numbers: np.ndarray  # (N,) int64 of the records in the whole set
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """See `ImageSource`."""
+        """See `ImageSource`. Raises S3Error where the label is no class, as in splits that keep theirs secret."""
         record = self.records[index]
-        return open_encoded(record[self.image_key]), int(record[self.label_key])
+        return open_encoded(record[self.image_key]), self.checked_label(index, record[self.label_key])
+
+    def checked_label(self, index: int, label: int) -> int:
+        """The label of an image. Raises S3Error where it is no class."""
+        if not 0 <= label < self.num_classes:
+            raise S3Error(
+                f"{self.name(index)} has the label {label}, and classes go from 0 to {self.num_classes - 1}: a split "
+                "without labels can neither be trained nor tested on"
+            )
+        return int(label)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """See `ImageSource`. Reads every record once, images included, since TFDS keeps both in one place.
+
+        Takes 50 us a record and the time to read the files: a minute for ImageNet where the disk keeps up.
+        """
+        import tensorflow_datasets as tfds
+
+        if len(self) > _MANY:
+            logging.warning("reading the labels of the %s images of %s", f"{len(self):,}", self.set_name)
+        features = self.records.dataset_info.features
+        label_alone = tfds.features.FeaturesDict({self.label_key: features[self.label_key]})
+        labels = np.empty(len(self), np.int64)
+        for start in range(0, len(self), _AT_ONCE):
+            rows = range(start, min(start + _AT_ONCE, len(self)))
+            encoded = self.records.data_source.__getitems__(rows)
+            labels[start : rows.stop] = [label_alone.deserialize_example_np(each)[self.label_key] for each in encoded]
+        outside = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
+        if len(outside):
+            self.checked_label(outside[0], labels[outside[0]])
+        return labels
+
+    @property
+    def identities(self) -> np.ndarray:
+        """See `ImageSource`."""
+        return self.numbers
 
     def name(self, index: int) -> str:
         """See `ImageSource`."""
@@ -51,11 +93,12 @@ class TfdsImages:
 def open_tfds(path: str, name: str, splits: Sequence[str]) -> OpenedSource:
     """The named splits of a prepared folder `path`, or of the set `name` below data_dir `path`, downloaded if missing.
 
-    A split may be a slice such as "train[:90%]". Raises S3Error where there is no such set, split, image or label.
+    A split may be a slice such as "train[:90%]". An empty path is TFDS's own data_dir. Raises S3Error where there is no
+    such folder, set, split, image or label.
     """
     builder = _builder(path, name)
     image_key, label_key, class_names = _features(builder)
-    opened = {split: _split(builder, split, image_key, label_key) for split in splits}
+    opened = {split: _split(builder, split, image_key, label_key, len(class_names)) for split in splits}
     return OpenedSource(builder.info.full_name, class_names, opened)
 
 
@@ -63,6 +106,11 @@ def _builder(path: str, name: str) -> Any:
     import tensorflow_datasets as tfds  # slow to import, and not needed for other sources
     from etils import epath
 
+    if path and not epath.Path(path).is_dir():
+        raise S3Error(
+            f"there is no folder data.path = {path!r}; set it to <data_dir>/<set>/<version>, to the data_dir of the "
+            "set data.name, or to an empty folder into which that set is to be downloaded"
+        )
     if path and (epath.Path(path) / "dataset_info.json").exists():
         return tfds.builder_from_directory(path)
     if not name:
@@ -70,9 +118,12 @@ def _builder(path: str, name: str) -> Any:
             f"data.path = {path!r} is not a prepared TFDS folder (it has no dataset_info.json), and data.name is "
             "empty; set data.path to <data_dir>/<set>/<version>, or data.name to a set and data.path to its data_dir"
         )
-    if not _named_builder(path, name).info.splits:
+    builder = _named_builder(path, name)
+    if not builder.info.splits:
+        logging.warning("%s is not prepared yet: downloading and preparing it in %s", name, builder.data_dir)
         _prepare(path, name)
-    return _named_builder(path, name)
+        builder = _named_builder(path, name)
+    return builder
 
 
 def _named_builder(path: str, name: str) -> Any:
@@ -109,7 +160,7 @@ def _features(builder: Any) -> tuple[str, str, tuple[str, ...]]:
             f"{builder.info.full_name} is no image classification set: expected features {image_key!r} (an image) and "
             f"{label_key!r} (a class), found {', '.join(features)}"
         )
-    return image_key, label_key, tuple(label.names or map(str, range(label.num_classes)))
+    return image_key, label_key, tuple(label.names or map(str, range(label.num_classes or 0)))
 
 
 def _is_no_group_size(record: Any) -> bool:
@@ -117,18 +168,33 @@ def _is_no_group_size(record: Any) -> bool:
     return "was created with group size" not in record.getMessage()
 
 
-def _split(builder: Any, split: str, image_key: str, label_key: str) -> TfdsImages:
+def _split(builder: Any, split: str, image_key: str, label_key: str, num_classes: int) -> TfdsImages:
     import tensorflow_datasets as tfds
 
     logging.get_absl_logger().addFilter(_is_no_group_size)
     try:
         records = builder.as_data_source(split=split, decoders={image_key: tfds.decode.SkipDecoding()})
     except ValueError as error:
-        known = ", ".join(map(repr, builder.info.splits))
-        raise S3Error(f"{builder.info.full_name} has no split {split!r}; its splits are {known}") from error
+        known, reason = ", ".join(map(repr, builder.info.splits)), str(error).strip().splitlines()[-1]
+        raise S3Error(
+            f"{builder.info.full_name} has no split {split!r}; its splits are {known}, and slices of them such as "
+            f"'train[:90%]' ({reason})"
+        ) from error
     except NotImplementedError as error:
         raise S3Error(
             f"{builder.info.full_name} is not stored as array_record, the one format that is read without TensorFlow; "
             "prepare it again with `tfds build ... --file_format=array_record`, or use `tfds convert_format`"
         ) from error
-    return TfdsImages(records, f"{builder.info.full_name}/{split}", image_key, label_key)
+    numbers = _numbers(builder, split)
+    opened = TfdsImages(records, f"{builder.info.full_name}/{split}", image_key, label_key, num_classes, numbers)
+    opened.checked_label(0, records[0][label_key])  # a split without labels is told at once
+    return opened
+
+
+def _numbers(builder: Any, split: str) -> np.ndarray:
+    """The numbers of a split's records in the whole set, its files one after the other."""
+    files = [file for whole in builder.info.splits.values() for file in whole.file_instructions]
+    starts = np.cumsum([0, *(file.examples_in_shard for file in files)])
+    start_of = {file.filename: int(start) for file, start in zip(files, starts[:-1], strict=True)}
+    parts = builder.info.splits[split].file_instructions
+    return np.concatenate([start_of[part.filename] + part.skip + np.arange(part.take) for part in parts])
