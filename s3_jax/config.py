@@ -62,7 +62,7 @@ class DataConfig:
     name: str = ""  # tfds: the data set's name, if path is not itself a prepared folder
     train_split: str = "train"
     test_split: str = "test"  # used once, at the end
-    holdout_fraction: float = 0.1  # of train, kept out of training for E-T Error and search; the paper does not say
+    holdout_fraction: float = 0.1  # of each class of train, kept for E-T Error and search; the paper does not say
     holdout_split: str = ""  # "" | a split that E-T Error and search use instead (the paper's own protocol: "test")
     num_workers: int = 0  # loader processes; the batches do not depend on it
     cache_in_memory: bool = False  # keep decoded images, 3 bytes a pixel, from their first use on (in every worker)
@@ -74,7 +74,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Training augmentation; the defaults are DeiT's, which the paper follows (Sec. 4.1, "Supernet training")."""
+    """Training augmentation; the defaults are DeiT's, which the paper follows (Sec. 4.1, "Supernet training").
+
+    But for one: DeiT repeats every image 3 times, and `repeats` is off here, since the paper does not say.
+    """
 
     random_resized_crop: bool = True
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area
@@ -90,6 +93,9 @@ class AugmentConfig:
     cutmix: float = 1.0  # alpha of the Beta distribution; 0 is off
     mix_switch: float = 0.5  # probability of cutmix where both are on
     label_smoothing: float = 0.1
+    # Views of an image that an epoch trains on, of a part of the images that is as many times smaller and new in every
+    # epoch: repeated augmentation (Hoffer et al., 2020; DeiT's RASampler has 3). 1 is off; the paper does not say.
+    repeats: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Examples are numbered along one endless stream, epoch after epoch: example i of step s has position s * B + i, and what
 it is (Grain's index shuffle, new in every epoch) and how it is augmented derive from the seed and that position. So a
-training resumes at any step, and neither the number of loader workers nor that of hosts changes a single bit.
+training resumes at any step, and neither the number of loader workers nor that of hosts changes a single bit. Under
+repeated augmentation the views of an image stand apart in its batch, so that mixup and cutmix do not pair them.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def train_batches(
     """
     rows = _local_rows(batch_size, process_index, process_count)
     _check_augment(augment)
+    _check_repeats(augment.repeats, batch_size)
     if process_count > 1 and len(rows) % 2 and (augment.mixup or augment.cutmix):
         raise S3Error(
             f"a batch of {batch_size} leaves {len(rows)} examples to each of {process_count} processes, but mixup and "
@@ -153,6 +155,18 @@ class _TrainBatches:
             mix_pairs(images, targets, mix)
         return {"image": images, "target": targets}
 
+    def _row(self, position: int) -> int:
+        """The subset's row at a position of the stream.
+
+        An epoch of N examples takes the first N / R images of its order R times, cut off at N as DeiT's sampler does.
+        They come in groups that are seen as a whole R times, so that the views of an image are a group apart.
+        """
+        length, repeats = len(self.reader.subset), self.augment.repeats
+        group = max(1, min(self.batch_size, length) // repeats)
+        epoch, place = divmod(position, length)
+        number, within = divmod(place, group * repeats)
+        return self.order[epoch * length + number * group + within % group]
+
     def _fill_example(self, position: int, image: np.ndarray, target: np.ndarray) -> None:
         rng = generator(self.seed, EXAMPLE, position)
 
@@ -160,7 +174,7 @@ class _TrainBatches:
             """The augmented image."""
             return augmented(original, rng, self.augment, self.reader.image_size, self.reader.mean_color)
 
-        label = self.reader.read(self.order[position], view, image)
+        label = self.reader.read(self._row(position), view, image)
         if label is not None:
             erase(image, rng, self.augment.random_erasing)
             target[:] = soft_label(label, self.num_classes, self.augment.label_smoothing)
@@ -198,6 +212,14 @@ def _local_rows(batch_size: int, process_index: int, process_count: int) -> rang
         )
     local = batch_size // process_count
     return range(process_index * local, (process_index + 1) * local)
+
+
+def _check_repeats(repeats: int, batch_size: int) -> None:
+    """Raises S3Error for a number of views that is none, or that leaves a batch less than two images."""
+    if repeats < 1 or (repeats > 1 and 2 * repeats > batch_size):
+        raise S3Error(
+            f"augment.repeats = {repeats}: expected 1 (off), or more that leave two images to a batch of {batch_size}"
+        )
 
 
 def _check_augment(augment: AugmentConfig) -> None:
