@@ -65,7 +65,7 @@ def test_record_says_which_images_serve_what() -> None:
     }
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, 0.0001, -0.5, 1.5])
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 0.0001, -0.5, 1.5, float("nan"), float("inf")])
 def test_a_holdout_without_images_is_refused(fraction: float) -> None:
     with pytest.raises(S3Error, match=r"data.holdout_fraction"):
         open_data(dataclasses.replace(DIGITS, holdout_fraction=fraction), seed=0)

@@ -154,7 +154,7 @@ def _check_apart(train: Subset, other: Subset | None, field: str) -> None:
 
 def _hold_out(whole: Subset, fraction: float, seed: int, class_names: tuple[str, ...]) -> tuple[Subset, Subset]:
     """The split without a random `fraction` of each class, and that fraction."""
-    count = round(fraction * len(whole))
+    count = round(fraction * len(whole)) if 0 < fraction < 1 else 0
     if not 0 < count < len(whole):
         raise S3Error(
             f"data.holdout_fraction = {fraction} of {len(whole):,} training images holds out {count:,}; E-T Error and "
