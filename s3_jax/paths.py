@@ -1,10 +1,12 @@
-"""Paths and names as users give them: `~` is their home folder, and any name can be printed and written."""
+"""Paths, names and texts as users give them: `~` is their home folder, and any name can be printed and written."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from s3_jax.errors import S3Error
 
@@ -16,10 +18,39 @@ def user_path(text: str | Path) -> Path:
 
     Raises S3Error where there is no such home folder.
     """
+    return Path(expanded(str(text)))
+
+
+def expanded(text: str) -> str:
+    """The same as text, for settings that may also be empty or an address such as gs://bucket."""
+    if not text.startswith("~"):
+        return text
     try:
-        return Path(text).expanduser()
+        return str(Path(text).expanduser())
     except RuntimeError as error:
         raise S3Error(f"{text}: {error}; give the whole path") from error
+
+
+def read_text(path: Path) -> str:
+    """A text file that a user has written: UTF-8, with or without a byte order mark, any line ends.
+
+    Raises S3Error where it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise S3Error(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise S3Error(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+
+
+def read_user_json(path: Path) -> Any:
+    """The content of a JSON file that a user has written. Raises S3Error where it is none."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise S3Error(f"{path} is no JSON file: {error}") from error
 
 
 def printable(text: object) -> str:

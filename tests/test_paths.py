@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from s3_jax.errors import S3Error
-from s3_jax.paths import print_any_name, printable, user_path
+from s3_jax.paths import expanded, print_any_name, printable, read_text, read_user_json, user_path
 
 
 def test_a_home_folder_is_expanded_and_other_paths_stay(monkeypatch, tmp_path):
@@ -16,6 +16,7 @@ def test_a_home_folder_is_expanded_and_other_paths_stay(monkeypatch, tmp_path):
     assert user_path("~") == tmp_path
     for path in ("runs/~", "runs/a~", "/runs"):
         assert str(user_path(path)) == path
+    assert [expanded(text) for text in ("", "gs://bucket/a", "~/a")] == ["", "gs://bucket/a", f"{tmp_path}/a"]
     with pytest.raises(S3Error, match=r"~nobody_has_this_name/a: .*give the whole path"):
         user_path("~nobody_has_this_name/a")
 
@@ -47,3 +48,28 @@ def test_standard_output_prints_any_name(encoding, name, shown, monkeypatch):
 def test_other_streams_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     print_any_name()
+
+
+def test_texts_may_have_a_byte_order_mark_and_any_line_ends(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_bytes(b"\xef\xbb\xbfblue\r\nred\r\n")
+    assert read_text(path) == "blue\nred\n"
+    path.write_bytes(b"\xef\xbb\xbf[1]\r\n")
+    assert read_user_json(path) == [1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("blue".encode("utf-16"), r"names.txt is not UTF-8 text \(invalid start byte at byte 0\); save it as UTF-8"),
+        (b"{", "names.txt is no JSON file"),
+        (b"[" * 100_000, "names.txt is no JSON file"),
+        (b"", "names.txt is no JSON file"),
+    ],
+)
+def test_what_is_no_text_or_no_json_is_told(content, message, tmp_path):
+    (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(S3Error, match=message):
+        read_user_json(tmp_path / "names.txt")
+    with pytest.raises(S3Error, match="cannot be read: Is a directory"):
+        read_text(tmp_path)
