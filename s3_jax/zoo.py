@@ -18,7 +18,7 @@ from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models.layers import Linear
 from s3_jax.space import Architecture, Block, Stage, map_sizes
 from s3_jax.standalone import Spec, Standalone
-from s3_jax.weights.convert import Network, load_weights, official_to_timm
+from s3_jax.weights.convert import Network, load_weights, to_timm
 from s3_jax.weights.files import StateDict, read_state_dict
 from s3_jax.weights.hub import fetch
 
@@ -171,7 +171,7 @@ def open_model(model: str, weights: str = "") -> Standalone:
 
 def _likeness(tensors: StateDict, but: str) -> str:
     """Which published model the tensors are of, as their names and shapes tell, if it is another than `but`."""
-    found = official_to_timm(tensors)
+    found = to_timm(tensors)
     like = [name for name, each in MODELS.items() if _outline(each) == _outline_of(found)]
     return f". It looks like {like[0]}" if like and but not in like else ""
 
