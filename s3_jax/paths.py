@@ -16,13 +16,15 @@ _ESCAPED = "s3_jax.escaped"
 def user_path(text: str | Path) -> Path:
     """The path of a flag or setting, with `~` and `~name` expanded: a shell leaves them alone behind `--flag=`.
 
-    Raises S3Error where there is no such home folder.
+    Raises S3Error where there is no such home folder, and for an address such as gs://bucket, which is no path.
     """
+    if "://" in str(text):
+        raise S3Error(f"{text} is no path: mount the bucket (gcsfuse) and give its path there")
     return Path(expanded(str(text)))
 
 
 def expanded(text: str) -> str:
-    """The same as text, for settings that may also be empty or an address such as gs://bucket."""
+    """The same as text, for settings that may also be empty or an address. Raises S3Error as above."""
     if not text.startswith("~"):
         return text
     try:

@@ -12,8 +12,8 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "writing", "paths", "space", "cost", "isotropic", "et_error", "evolution", "search", "config"),
-    *("models", "data", "weights", "standalone", "zoo", "progress", "inference", "training", "pipeline"),
+    *("errors", "writing", "paths", "classes", "space", "cost", "isotropic", "et_error", "evolution", "search"),
+    *("config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training", "pipeline"),
     *("extract", "finetune", "export", "report", "main"),
 )
 # Parts that may import less than all that is above them.
@@ -21,6 +21,7 @@ NARROW = {
     "errors": set(),
     "writing": {"errors"},
     "paths": {"errors"},
+    "classes": {"errors"},
     "space": {"errors"},
     "cost": {"errors", "space"},
     "et_error": {"errors", "space", "cost"},
@@ -31,7 +32,7 @@ NARROW = {
     "data": {"errors", "paths", "config"},
     "weights": {"errors", "writing", "paths", "space", "models", "isotropic"},
     "standalone": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights"},
-    "zoo": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights", "standalone"},
+    "zoo": {"errors", "writing", "paths", "classes", "space", "cost", "isotropic", "models", "weights", "standalone"},
     "progress": set(),
     "report": {"errors", "writing", "paths", "space", "cost", "et_error"},
 }

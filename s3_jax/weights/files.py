@@ -44,8 +44,8 @@ def read_state_dict(path: str | Path) -> StateDict:
     """
     path = Path(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise S3Error(f"the file {path} {what}; give a .safetensors or .pth file, or hf-hub:owner/name")
+        what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
+        raise S3Error(f"{what}; give a .safetensors or .pth file, or hf-hub:owner/name")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     found = read_torch(path)
