@@ -61,7 +61,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors, whole or not at all. Raises S3Error where the disk refuses it."""
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     write_whole(path, safetensors.numpy.save(contiguous, dict(metadata)))
 
 
