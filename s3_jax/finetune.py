@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from rich.console import Console
+from rich.text import Text
 
 from s3_jax import standalone
+from s3_jax.classes import match
 from s3_jax.config import Config
 from s3_jax.data.dataset import ImageData
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import Params
+from s3_jax.paths import printable
 from s3_jax.space import Architecture
 from s3_jax.standalone import About, AnyArchitecture, Spec, Standalone
 from s3_jax.training.devices import put_replicated
@@ -41,7 +45,8 @@ def finetune(
     open_workdir(workdir, config)
     _check_same_start(workdir, start.spec, from_scratch)
     if (workdir / "result.json").exists():
-        console.print(f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
+        said = f"This run is finished: there is nothing to do. Its result is in {printable(workdir / 'result.json')}"
+        console.print(Text(said), soft_wrap=True)
         return read_json(workdir / "result.json")
     run = start_run(config, workdir, console, stop)
     try:
@@ -96,13 +101,16 @@ def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
     return target
 
 
-def same_classes(start: tuple[str, ...], data: tuple[str, ...]) -> bool:
-    """Whether a classifier for the one serves the other: equal names, or as many where the network has but numbers.
+def kept_classifier(start: tuple[str, ...], data: tuple[str, ...]) -> np.ndarray | None:
+    """The network's class for each of the data's, where a classifier for the one serves the other; None where not.
 
-    So the published models keep theirs on ImageNet.
+    They have the same names, in whatever order, or the network knows its as many classes by number alone: so the
+    published models keep theirs on ImageNet.
     """
-    numbered = start == tuple(str(index) for index in range(len(start)))
-    return start == data or (numbered and len(start) == len(data))
+    try:
+        return match(start, data) if len(start) == len(data) else None
+    except S3Error:
+        return None
 
 
 def scaled(architecture: AnyArchitecture, old: int, new: int) -> AnyArchitecture:
@@ -123,8 +131,12 @@ def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Par
     """The weights to begin with, on every device."""
     network = standalone.build(spec, rngs=nnx.Rngs(params=run.key(PHASE)))
     if not from_scratch:
-        reset_head = not same_classes(start.spec.class_names, spec.class_names)
-        load_weights(network, to_state_dict(start.network), resize=True, reset_head=reset_head)
+        classes = kept_classifier(start.spec.class_names, spec.class_names)
+        run.console.print(f"The classifier is {'new: the classes are others' if classes is None else 'kept'}.")
+        tensors = to_state_dict(start.network)
+        if classes is not None:
+            tensors |= {name: tensor[classes] for name, tensor in tensors.items() if name.startswith("head.")}
+        load_weights(network, tensors, resize=True, reset_head=classes is None)
     return put_replicated(run.mesh, params_of(network))
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
+from PIL import UnidentifiedImageError
 
+from s3_jax.classes import match
 from s3_jax.config import DataConfig
 from s3_jax.data.augment import Normalization, centred
 from s3_jax.data.dataset import Subset
@@ -17,6 +20,7 @@ from s3_jax.data.image_folder import SUFFIXES
 from s3_jax.data.input import eval_batches
 from s3_jax.data.sources import BadImage, open_encoded
 from s3_jax.errors import S3Error
+from s3_jax.paths import user_path
 from s3_jax.progress import Advance
 from s3_jax.standalone import Spec, Standalone
 
@@ -44,11 +48,14 @@ def logits_of(model: Standalone) -> Callable[[np.ndarray], jax.Array]:
 
 
 def list_images(paths: Sequence[str]) -> list[Path]:
-    """The files among paths, and the images in folders. Raises S3Error where there is none, or a path is nothing."""
+    """The files among paths, and the images in folders, at any depth, sorted; what is hidden in a folder is left out.
+
+    Raises S3Error where there is none, or a path is nothing.
+    """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(user_path, paths):
         if path.is_dir():
-            found += sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+            found += sorted(_images_below(path))
         elif path.exists():
             found.append(path)
         else:
@@ -62,50 +69,100 @@ def read_image(path: Path, spec: Spec) -> np.ndarray:
     """An image as a network takes it: float32 (S, S, 3), cropped and normalised. Raises S3Error where it is none."""
     try:
         pixels = centred(open_encoded(path.read_bytes()), spec.image_size, spec.eval_crop)
-    except (BadImage, OSError) as error:
-        raise S3Error(f"{path}: {error}") from error
+    except OSError as error:
+        raise S3Error(f"{path} cannot be read: {error.strerror or error}") from error
+    except BadImage as error:
+        # Pillow's own words for that name an object in memory.
+        unknown = isinstance(error.__cause__, UnidentifiedImageError)
+        raise S3Error(f"{path}: {'not an image that Pillow knows' if unknown else error}") from error
     out = np.empty((spec.image_size, spec.image_size, 3), np.float32)
     Normalization(spec.mean, spec.std, spec.image_size)(pixels, out)
     return out
 
 
-def predict(model: Standalone, paths: Sequence[Path], *, top: int = 5, batch_size: int = 16) -> list[Prediction]:
-    """The `top` likeliest classes of every image. Raises S3Error for a file that is no image."""
+def predict(
+    model: Standalone, paths: Sequence[Path], *, top: int = 5, batch_size: int = 16
+) -> tuple[list[Prediction], list[str]]:
+    """The `top` likeliest classes of every image, and of each file that is no image what is wrong with it.
+
+    Raises S3Error where the network answers with numbers that are not finite.
+    """
     run, names = logits_of(model), model.spec.class_names
-    predictions = []
+    predictions, problems = [], []
     for batch in _chunks(paths, batch_size):
-        images = np.stack([read_image(path, model.spec) for path in batch])
-        padded = np.pad(images, ((0, min(batch_size, len(paths)) - len(batch)), (0, 0), (0, 0), (0, 0)))
-        chances = np.asarray(jax.nn.softmax(run(padded)))[: len(batch)]
-        for path, row in zip(batch, chances, strict=True):
+        images, bad = _read_images(batch, model.spec)
+        problems += bad
+        if not images:
+            continue
+        stacked = np.stack([pixels for _, pixels in images])
+        padded = np.pad(stacked, ((0, min(batch_size, len(paths)) - len(images)), (0, 0), (0, 0), (0, 0)))
+        logits = _finite(np.asarray(run(padded))[: len(images)])
+        for (path, _), row in zip(images, np.asarray(jax.nn.softmax(logits)), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             predictions.append(Prediction(str(path), [(names[index], float(row[index])) for index in best]))
-    return predictions
+    return predictions, problems
 
 
 def accuracy(
-    model: Standalone, subset: Subset, data: DataConfig, *, batch_size: int, progress: Advance | None = None
+    model: Standalone,
+    subset: Subset,
+    data: DataConfig,
+    *,
+    class_names: Sequence[str],
+    batch_size: int,
+    progress: Advance | None = None,
 ) -> Accuracy:
     """Top-1 and top-5 accuracy on a subset of a data set. progress: as `progress.progress_bar` yields it.
 
-    Raises S3Error where a label is no class of the network, or no image can be read.
+    class_names: of the data's labels, found among the network's as `classes.match` has it. The likeliest classes are
+    those of all that the network has. Raises S3Error where a class is none of the network's, no image can be read, or
+    the network answers with numbers that are not finite.
     """
-    run, count = logits_of(model), len(model.spec.class_names)
+    run, classes = logits_of(model), match(model.spec.class_names, class_names)
     right, images = np.zeros(2), 0
     for batch in eval_batches(subset, data=data, image_size=model.spec.image_size, batch_size=batch_size):
         kept = batch["weight"] > 0
-        if kept.any() and batch["label"][kept].max() >= count:
-            raise S3Error(f"the data has a class {batch['label'][kept].max()}, the network has {count} classes")
-        ranks = np.argsort(-np.asarray(run(batch["image"])), axis=-1, kind="stable")
-        hits = ranks[kept] == batch["label"][kept][:, None]
+        labels = batch["label"][kept]
+        if labels.size and labels.max() >= len(classes):
+            raise S3Error(f"the data has a label {labels.max()}, but {len(classes)} classes")
+        ranks = np.argsort(-_finite(np.asarray(run(batch["image"]))[kept]), axis=-1, kind="stable")
+        hits = ranks == classes[labels][:, None]
         right += hits[:, :1].sum(), hits[:, :5].sum()
-        images += int(kept.sum())
+        images += len(labels)
         if progress:
             progress(images, "")
     if not images:
         raise S3Error("there is no readable image to evaluate on")
     top1, top5 = (100.0 * right / images).tolist()
     return Accuracy(top1, top5, images)
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+
+
+def _read_images(paths: Sequence[Path], spec: Spec) -> tuple[list[tuple[Path, np.ndarray]], list[str]]:
+    """The images that can be read, with their paths, and what is wrong with the others."""
+    images, problems = [], []
+    for path in paths:
+        try:
+            images.append((path, read_image(path, spec)))
+        except S3Error as error:
+            problems.append(str(error))
+    return images, problems
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+    """The logits (B, classes), which must be finite: ranks of others would mean nothing."""
+    bad = int((~np.isfinite(logits).all(axis=-1)).sum())
+    if bad:
+        raise S3Error(
+            f"the network's answers to {bad} of {len(logits)} images are not finite: its weights are far too large, or "
+            "its preprocessing (mean, std) is none"
+        )
+    return logits
 
 
 def _chunks(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:

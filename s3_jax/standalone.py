@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from s3_jax.errors import S3Error
 from s3_jax.isotropic import IsotropicArchitecture, isotropic_cost
 from s3_jax.models import S3Transformer
 from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.paths import printable, read_user_json
 from s3_jax.space import Architecture
-from s3_jax.weights.convert import Network, load_weights, to_state_dict
+from s3_jax.weights.convert import Network, check_finite, load_weights, to_state_dict
 from s3_jax.weights.files import read_state_dict, write_safetensors
 from s3_jax.writing import write_whole
 
@@ -38,10 +40,15 @@ class About:
     accuracy: str = ""  # with the split that it was measured on
     licence: str = ""
 
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, str):
+                raise S3Error(f"about.{name} = {value!r}: expected words")
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Everything about a network but its weights."""
+    """Everything about a network but its weights. Raises S3Error for values that are none, by their names."""
 
     architecture: AnyArchitecture
     image_size: int = 224  # pixels
@@ -51,6 +58,22 @@ class Spec:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     eval_crop: float = 0.9  # share of the resized image's side that the centre crop keeps
     about: About = About()
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise S3Error(f"{name} = {value!r}: expected a number of pixels")
+        names = self.class_names
+        if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise S3Error(f"class_names = {names!r}: expected a tuple of at least one name")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                positive = "positive numbers" if name == "std" else "numbers"
+                raise S3Error(f"{name} = {values!r}: expected three {positive}, of red, green and blue")
+        if not 0 < self.eval_crop <= 1:
+            raise S3Error(f"eval_crop = {self.eval_crop!r}: expected a share above 0 and at most 1")
 
     @property
     def cost(self) -> Cost:
@@ -69,14 +92,20 @@ class Spec:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Spec:
         """The value of a record that `to_json` made. Raises S3Error where the record is not one."""
+        if not isinstance(record, Mapping):
+            raise S3Error(f"not the record of a stand-alone network, but a {type(record).__name__}")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        for names, what in ((fields - {"about"} - record.keys(), "has no"), (record.keys() - fields, "has an unknown")):
+            if names:
+                raise S3Error(f"not the record of a stand-alone network of this version: it {what} {min(names)}")
         try:
-            kept = dict(record)
-            found = kept.pop("architecture")
+            found, about = record["architecture"], About(**record.get("about", {}))
             kind = IsotropicArchitecture if "isotropic" in found else Architecture
-            triples = {name: tuple(map(float, kept.pop(name))) for name in ("mean", "std")}
-            names, about = tuple(map(str, kept.pop("class_names"))), About(**kept.pop("about"))
-            return cls(kind.from_json(found), class_names=names, about=about, **triples, **kept)  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError) as error:
+            kept: dict[str, Any] = {
+                n: tuple(value) if isinstance(value, list) else value for n, value in record.items()
+            }
+            return cls(**kept | {"architecture": kind.from_json(found), "about": about})
+        except (TypeError, ValueError) as error:
             raise S3Error(f"not the record of a stand-alone network: {error!r}") from error
 
 
@@ -101,12 +130,17 @@ def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -
 
 
 def save(folder: Path, model: Standalone) -> None:
-    """Write a network's folder, the record at the end: a folder without is none. Raises S3Error where it cannot."""
+    """Write a network's folder, the record at the end: a folder without is none.
+
+    Raises S3Error where it cannot, and for weights that are not finite.
+    """
+    tensors = to_state_dict(model.network)
+    check_finite(tensors)
     try:
         (folder / RECORD).unlink(missing_ok=True)  # an older one would not tell of these weights
     except OSError as error:
         raise S3Error(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from error
-    write_safetensors(folder / WEIGHTS, to_state_dict(model.network), {"format": "pt"})
+    write_safetensors(folder / WEIGHTS, tensors, {"format": "pt"})
     save_card(folder, model.spec)
 
 
@@ -122,11 +156,15 @@ def load(folder: Path, *, dtype: str = "float32") -> Standalone:
     if not path.is_file():
         raise S3Error(f"{folder} holds no {RECORD}: it is not the folder of a network; extract_subnet.py writes such")
     try:
-        spec = Spec.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise S3Error(f"{path} cannot be read: {error}") from error
-    network = nnx.eval_shape(lambda: build(spec, dtype=dtype))
-    load_weights(network, read_state_dict(folder / WEIGHTS), resize=False, reset_head=False)
+        spec = Spec.from_json(read_user_json(path))
+        network = nnx.eval_shape(lambda: build(spec, dtype=dtype))
+    except (ArithmeticError, MemoryError, S3Error, TypeError, ValueError) as error:
+        raise S3Error(f"{path}: {error}") from error
+    tensors = read_state_dict(folder / WEIGHTS)
+    try:
+        load_weights(network, tensors, resize=False, reset_head=False)
+    except S3Error as error:
+        raise S3Error(f"{folder / WEIGHTS}: {error}") from error
     return Standalone(network, spec)
 
 
@@ -144,7 +182,7 @@ def card(spec: Spec) -> str:
         ("accuracy", spec.about.accuracy or "not measured"),
         ("licence of the weights", spec.about.licence or "that of their source; not recorded"),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    table = "\n".join(f"| {name} | {printable(value)} |" for name, value in rows)
     return (
         f"# A vision transformer of s3_jax\n\n| | |\n| --- | --- |\n{table}\n\n"
         '```python\nfrom s3_jax import zoo\n\nmodel = zoo.load("THIS FOLDER")\n'

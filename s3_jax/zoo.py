@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 from flax import nnx
 
 from s3_jax import standalone
+from s3_jax.classes import is_numbered
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
 from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models.layers import Linear
+from s3_jax.paths import read_text, read_user_json, user_path
 from s3_jax.space import Architecture, Block, Stage, map_sizes
 from s3_jax.standalone import Spec, Standalone
-from s3_jax.weights.convert import Network, load_weights, official_to_timm
+from s3_jax.weights.convert import Network, load_weights, to_timm
 from s3_jax.weights.files import StateDict, read_state_dict
 from s3_jax.weights.hub import fetch
 
@@ -89,13 +90,14 @@ def read_architecture(text: str) -> Architecture:
 
     Raises S3Error where it is neither.
     """
-    path = Path(text)
+    path = user_path(text)
+    if path.is_dir():
+        raise S3Error(f"{path} is no JSON file: it is a folder")
+    if not path.exists() and (path.suffix or len(path.parts) > 1):
+        raise S3Error(f"there is no file {path}")
     if not path.exists():
         return architecture(text)
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise S3Error(f"{path} is no JSON file: {error}") from error
+    record = read_user_json(path)
     return Architecture.from_json(record.get("architecture", record) if isinstance(record, dict) else record)
 
 
@@ -121,7 +123,7 @@ def create(
 
 def load(path: str | Path, *, dtype: str = "float32") -> Standalone:
     """The network of a folder that `extract_subnet.py` or `finetune.py` wrote. Raises S3Error where it is none."""
-    return standalone.load(Path(path), dtype=dtype)
+    return standalone.load(user_path(path), dtype=dtype)
 
 
 def pretrained(
@@ -129,7 +131,7 @@ def pretrained(
     weights: str,
     *,
     image_size: int | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     dtype: str = "float32",
     resize: bool = False,
     reset_head: bool = False,
@@ -137,13 +139,28 @@ def pretrained(
 ) -> Standalone:
     """A published model with the weights of a file (timm's or the official release's), or of `hf-hub:owner/name`.
 
-    resize, reset_head: as `weights.convert.load_weights` has them. Raises S3Error where the weights are not this
-    model's, and names the model they look like.
+    num_classes: of the classifier, None for as many as the weights have. resize, reset_head: as
+    `weights.convert.load_weights` has them. Raises S3Error where the weights are not this model's, and names the model
+    they look like.
     """
-    found = spec(name, image_size=image_size, num_classes=num_classes)
+    tensors = _tensors(weights)
+    found = spec(name, image_size=image_size, num_classes=num_classes or _num_classes(tensors) or 1000)
+    return _with_weights(name, found, weights, tensors, dtype=dtype, resize=resize, reset_head=reset_head, rngs=rngs)
+
+
+def _with_weights(
+    name: str,
+    found: Spec,
+    weights: str,
+    tensors: StateDict,
+    *,
+    dtype: str = "float32",
+    resize: bool = False,
+    reset_head: bool = False,
+    rngs: nnx.Rngs | None = None,
+) -> Standalone:
     # No random weights are made for those that are read, which would take longer than reading.
     network = nnx.eval_shape(partial(standalone.build, found, dtype=dtype))
-    tensors = read_state_dict(fetch(weights))
     try:
         load_weights(network, tensors, resize=resize, reset_head=reset_head)
     except S3Error as error:
@@ -153,26 +170,71 @@ def pretrained(
     return Standalone(network, found)
 
 
-def open_model(model: str, weights: str = "") -> Standalone:
+def open_model(model: str, weights: str = "", class_names: str = "", *, new_head: bool = False) -> Standalone:
     """A published model by name with weights of a file or the hub, or the network of a folder.
 
-    Raises S3Error where there is neither, or the weights are not given.
+    class_names: a file with the name of a class in each line, for networks that know theirs by number alone. new_head:
+    weights without a classifier get a random one, instead of being refused. Raises S3Error where there is neither
+    model nor folder, the weights are not given, or the names are not as many as the classes.
     """
     if model in MODELS:
-        if not weights:
-            raise S3Error(
-                f"{model} is a published model: give its weights, a file or hf-hub:owner/name, with --weights"
-            )
-        return pretrained(model, weights)
-    if Path(model).is_dir():
-        return load(model)
-    raise S3Error(f"{model} is neither the folder of a network nor a published model; those are {', '.join(MODELS)}")
+        opened = _published(model, weights, new_head)
+    elif not user_path(model).is_dir():
+        raise S3Error(
+            f"{model} is neither the folder of a network nor a published model; those are {', '.join(MODELS)}"
+        )
+    elif weights:
+        raise S3Error(f"{model} is the folder of a network, which has its own weights; leave out --weights={weights}")
+    else:
+        opened = load(model)
+    return _named(opened, class_names) if class_names else opened
+
+
+def _published(model: str, weights: str, new_head: bool) -> Standalone:
+    if not weights:
+        raise S3Error(f"{model} is a published model: give its weights, a file or hf-hub:owner/name, with --weights")
+    tensors = _tensors(weights)
+    num_classes = _num_classes(tensors)
+    if num_classes is None and not new_head:
+        raise S3Error(f"{weights} has no classifier, so it cannot name classes: scripts/finetune.py trains one")
+    found = spec(model, num_classes=num_classes or 1000)
+    return _with_weights(model, found, weights, tensors, reset_head=num_classes is None)
+
+
+def _named(model: Standalone, file: str) -> Standalone:
+    """A model whose classes have the names in a file."""
+    names = tuple(line.strip() for line in read_text(user_path(file)).rstrip().split("\n"))
+    known = model.spec.class_names
+    if "" in names:
+        raise S3Error(f"{file}: line {names.index('') + 1} is empty; expected the name of a class in each line")
+    if len(names) != len(known):
+        raise S3Error(f"{file} has {len(names)} names, the network has {len(known)} classes")
+    if not is_numbered(known) and names != known:
+        raise S3Error(
+            f"{file} has other names than the network, which knows its classes ({known[0]}, ...): leave it out"
+        )
+    return dataclasses.replace(model, spec=dataclasses.replace(model.spec, class_names=names))
+
+
+def _tensors(weights: str) -> StateDict:
+    """The tensors of a file or of the hub, under timm's names."""
+    tensors = read_state_dict(fetch(weights))
+    try:
+        return to_timm(tensors)
+    except S3Error as error:
+        raise S3Error(f"{weights}: {error}") from error
+
+
+def _num_classes(tensors: StateDict) -> int | None:
+    """How many classes the classifier of a state dict under timm's names has; None where it has none."""
+    names = ("head.fc.weight", "head.weight", "head.fc.bias", "head.bias")
+    found = [tensors[name] for name in names if name in tensors]
+    return len(found[0]) if found and found[0].ndim else None
 
 
 def _likeness(tensors: StateDict, but: str) -> str:
     """Which published model the tensors are of, as their names and shapes tell, if it is another than `but`."""
-    found = official_to_timm(tensors)
-    like = [name for name, each in MODELS.items() if _outline(each) == _outline_of(found)]
+    like = [name for name, each in MODELS.items() if _outline(each) == _outline_of(tensors)]
     return f". It looks like {like[0]}" if like and but not in like else ""
 
 

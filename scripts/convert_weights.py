@@ -10,12 +10,12 @@ the architecture is one of timm's.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from absl import app, flags
 
 from s3_jax import zoo
 from s3_jax.errors import S3Error
+from s3_jax.paths import print_any_name, user_path
 from s3_jax.weights.convert import to_state_dict
 from s3_jax.weights.files import write_safetensors
 
@@ -27,13 +27,19 @@ _OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
 def main(arguments: list[str]) -> int:
     """Read, check and write. Returns the exit code."""
     del arguments
+    print_any_name()
     try:
+        out = user_path(_OUT.value)
+        if not out.name or out.is_dir():
+            raise S3Error(
+                f"--out={_OUT.value} is a folder; give the name of a file to write, such as {out / 'a.safetensors'}"
+            )
         tensors = to_state_dict(zoo.open_model(_MODEL.value, _WEIGHTS.value).network)
-        write_safetensors(Path(_OUT.value), tensors, {"format": "pt"})
+        write_safetensors(out, tensors, {"format": "pt"})
     except S3Error as error:
         print(f"convert_weights: {error}", file=sys.stderr)
         return 2
-    print(f"{len(tensors)} tensors: {_OUT.value}")
+    print(f"{len(tensors)} tensors: {out}")
     return 0
 
 

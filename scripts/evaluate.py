@@ -3,7 +3,9 @@
     python scripts/evaluate.py --model=s3_t --weights=swin_s3_tiny.safetensors --source=image_folder --path=IMAGENET
     python scripts/evaluate.py --model=runs/digits/network --source=digits --split=test
 
---model, --weights: as for predict.py. --source: digits, tfds or image_folder, with --path, or --name for TFDS.
+--model, --weights, --class_names: as for predict.py. --source: digits, tfds or image_folder, with --path, or --name for
+TFDS. The data's classes are found among the network's by their names; a published model knows its own by number alone,
+which stand for ImageNet's in their order.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from absl import app, flags
 from rich.console import Console
 
 from s3_jax import inference, zoo
+from s3_jax.classes import is_numbered, match
 from s3_jax.config import DataConfig
 from s3_jax.data.dataset import open_split
 from s3_jax.errors import S3Error
+from s3_jax.paths import print_any_name, printable
 from s3_jax.progress import progress_bar
 from s3_jax.training.devices import keep_compiled_programs
 
 _MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
 _WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
+_NAMES = flags.DEFINE_string("class_names", "", "File with the name of a class in each line.")
 _SOURCE = flags.DEFINE_string("source", "image_folder", "digits, tfds or image_folder.")
 _PATH = flags.DEFINE_string("path", "", "Folder of the data set.")
 _NAME = flags.DEFINE_string("name", "", "Of a TFDS data set that is not itself at --path.")
@@ -45,24 +50,42 @@ def data_config(spec: zoo.Spec) -> DataConfig:
     )
 
 
+def about_classes(network: tuple[str, ...], data: tuple[str, ...]) -> str:
+    """What a reader of the accuracy must know of the classes, if anything. Raises S3Error as `classes.match` does."""
+    classes = match(network, data)
+    if len(data) < len(network):
+        return f"the data has {len(data):,} of the network's {len(network):,} classes, and an answer may be any of them"
+    if is_numbered(network) and not set(network) & set(data):
+        first, last = printable(data[0]), printable(data[-1])
+        return f"the network knows its classes by number alone: 0 is taken for {first}, {classes[-1]} for {last}"
+    return ""
+
+
 def main(arguments: list[str]) -> int:
     """Measure and print. Returns the exit code."""
     del arguments
     keep_compiled_programs()
+    print_any_name()
     try:
-        model = zoo.open_model(_MODEL.value, _WEIGHTS.value)
+        model = zoo.open_model(_MODEL.value, _WEIGHTS.value, _NAMES.value)
         config = data_config(model.spec)
         data = open_split(config, _SPLIT.value)
-        if data.num_classes != len(model.spec.class_names):
-            raise S3Error(f"{data.name} has {data.num_classes} classes, the network {len(model.spec.class_names)}")
+        if note := about_classes(model.spec.class_names, data.class_names):
+            print(f"evaluate: {note}", file=sys.stderr)
+        settings = {"class_names": data.class_names, "batch_size": _BATCH.value}
         with progress_bar(Console(stderr=True), "images", len(data.images)) as advance:
-            found = inference.accuracy(model, data.images, config, batch_size=_BATCH.value, progress=advance)
+            found = inference.accuracy(model, data.images, config, progress=advance, **settings)
     except S3Error as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    record = {"model": _MODEL.value, "data": data.name, "split": _SPLIT.value} | found._asdict()
+    names = {"model": _MODEL.value, "data": data.name, "split": _SPLIT.value}
+    record = {key: printable(name) for key, name in names.items()} | found._asdict()
     where = f"{found.images:,} images of {data.name}, {_SPLIT.value}"
-    print(json.dumps(record) if _JSON.value else f"top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} % on {where}")
+    print(
+        json.dumps(record, allow_nan=False)
+        if _JSON.value
+        else f"top-1 {found.top1:.2f} %, top-5 {found.top5:.2f} % on {where}"
+    )
     return 0
 
 

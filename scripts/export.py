@@ -3,24 +3,26 @@
     python scripts/export.py --model=runs/digits/network --out=exported
     python scripts/export.py --model=s3_t --weights=S3-T.pth --out=exported --formats=safetensors,stablehlo
 
---model, --weights: as for predict.py. --formats: any of safetensors (with architecture.json), stablehlo, onnx (extra
-onnx). Inputs are images float32 (batch, S, S, 3), normalised as architecture.json tells; the batch size is free.
+--model, --weights, --class_names: as for predict.py. --formats: any of safetensors (with architecture.json), stablehlo,
+onnx (extra onnx). Inputs are images float32 (batch, S, S, 3), normalised as architecture.json tells; the batch size is
+free.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from absl import app, flags
 
 from s3_jax import standalone, zoo
 from s3_jax.errors import S3Error
 from s3_jax.export import export_onnx, export_stablehlo
+from s3_jax.paths import print_any_name, user_path
 
 FORMATS = ("safetensors", "stablehlo", "onnx")
 _MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
 _WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
+_NAMES = flags.DEFINE_string("class_names", "", "File with the name of a class in each line.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
 _FORMATS = flags.DEFINE_list("formats", list(FORMATS), "Which to write.")
 
@@ -28,12 +30,13 @@ _FORMATS = flags.DEFINE_list("formats", list(FORMATS), "Which to write.")
 def main(arguments: list[str]) -> int:
     """Write every format. Returns the exit code."""
     del arguments
-    out = Path(_OUT.value)
+    print_any_name()
     try:
+        out = user_path(_OUT.value)
         unknown = sorted(set(_FORMATS.value) - set(FORMATS))
-        if unknown:
-            raise S3Error(f"--formats has {unknown[0]!r}; choose of {', '.join(FORMATS)}")
-        model = zoo.open_model(_MODEL.value, _WEIGHTS.value)
+        if unknown or not _FORMATS.value:
+            raise S3Error(f"--formats has {repr(unknown[0]) if unknown else 'none'}; choose of {', '.join(FORMATS)}")
+        model = zoo.open_model(_MODEL.value, _WEIGHTS.value, _NAMES.value)
         if "onnx" in _FORMATS.value:
             export_onnx(model, out / "model.onnx")
         if "stablehlo" in _FORMATS.value:

@@ -10,13 +10,13 @@ those it inherits from the supernet. The folder holds architecture.json, weights
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from absl import app, flags, logging
 
 from s3_jax import standalone, zoo
 from s3_jax.errors import S3Error
 from s3_jax.extract import extract
+from s3_jax.paths import print_any_name, user_path
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for the network.", required=True)
@@ -28,14 +28,16 @@ def main(arguments: list[str]) -> int:
     """Extract and write. Returns the exit code."""
     del arguments
     logging.set_verbosity(logging.WARNING)
+    print_any_name()
     try:
         architecture = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
-        model = extract(Path(_WORKDIR.value), architecture, retrained=_RETRAINED.value)
-        standalone.save(Path(_OUT.value), model)
+        model = extract(user_path(_WORKDIR.value), architecture, retrained=_RETRAINED.value)
+        out = user_path(_OUT.value)
+        standalone.save(out, model)
     except S3Error as error:
         print(f"extract_subnet: {error}", file=sys.stderr)
         return 2
-    print(f"{model.spec.cost.params:,} parameters: {_OUT.value}")
+    print(f"{model.spec.cost.params:,} parameters: {out}")
     return 0
 
 

@@ -4,24 +4,26 @@
         --workdir=runs/s3_b_384 --config.data.path=IMAGENET
     python scripts/finetune.py --config=configs/image_folder.py --model=runs/mine/network --workdir=runs/finer
 
---model, --weights: as for predict.py. The configuration's fields model.image_size, data, augment, train and run count.
-The network is then in WORKDIR/network. The same command goes on with a training that was stopped. --from_scratch: the
-same training from random weights, to compare with.
+--model, --weights, --class_names: as for predict.py; weights without a classifier will do. The configuration's fields
+model.image_size, data, augment, train and run count. The network is then in WORKDIR/network. The same command goes on
+with a training that was stopped. --from_scratch: the same training from random weights, to compare with.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
+from rich.text import Text
 
 from s3_jax import zoo
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.finetune import finetune
+from s3_jax.paths import print_any_name, printable, user_path
 from s3_jax.training.devices import keep_compiled_programs, start_processes
 from s3_jax.training.loop import StopRequest
 
@@ -29,6 +31,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; i
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the training.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
 _WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
+_NAMES = flags.DEFINE_string("class_names", "", "File with the name of a class of the weights in each line.")
 _FROM_SCRATCH = flags.DEFINE_bool("from_scratch", False, "Begin with random weights instead.")
 
 
@@ -36,21 +39,26 @@ def main(arguments: list[str]) -> int:
     """Train. Returns the exit code, as s3_jax.main does."""
     del arguments
     logging.set_verbosity(logging.WARNING)
+    print_any_name()
     console = Console()
     try:
         keep_compiled_programs()
         start_processes()
+        console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()
         config = from_mapping(Config, _CONFIG.value.to_dict())
-        start = zoo.open_model(_MODEL.value, _WEIGHTS.value)
-        workdir = Path(_WORKDIR.value)
+        workdir = user_path(_WORKDIR.value)
+        start = zoo.open_model(_MODEL.value, _WEIGHTS.value, _NAMES.value, new_head=True)
         result = finetune(start, config, workdir, from_scratch=_FROM_SCRATCH.value, console=console, stop=stop)
-        console.print(f"top-1 {result['test_accuracy']:.2f} % on the test split; network: {workdir / 'network'}")
+        network = printable(workdir / "network")
+        console.print(
+            Text(f"top-1 {result['test_accuracy']:.2f} % on the test split; network: {network}"), soft_wrap=True
+        )
     except Interrupted as stopped:
         print(stopped)
         return 143
-    except (S3Error, OSError) as error:
+    except (S3Error, OSError, ImportError, SyntaxError) as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
     return 0

@@ -10,6 +10,7 @@ ours. --write keeps some logits for the tests, which need no PyTorch.
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from s3_jax import zoo
-from s3_jax.data.image_folder import SUFFIXES
-from s3_jax.inference import read_image
+from s3_jax.errors import S3Error
+from s3_jax.inference import list_images, read_image
 from s3_jax.models import S3Transformer
+from s3_jax.paths import user_path
 from s3_jax.weights.convert import load_weights
+from s3_jax.writing import write_whole
 
 TIMM = {
     "s3_t": "swin_s3_tiny_224",
@@ -117,18 +120,31 @@ def preprocessing_difference(folder: Path) -> tuple[int, float]:
     transform = create_transform(
         spec.image_size, interpolation="bicubic", crop_pct=spec.eval_crop, mean=spec.mean, std=spec.std
     )
-    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in SUFFIXES):
+    for path in list_images([str(folder)]):
         theirs = transform(Image.open(path).convert("RGB")).numpy().transpose(1, 2, 0)
         difference = np.abs(read_image(path, spec) - theirs) * np.array(spec.std) * 255
         differences.append(float(difference.max()))
     return len(differences), max(differences)
 
 
-def main(arguments: list[str]) -> None:
-    """Compare, print, and write."""
+def main(arguments: list[str]) -> int:
+    """Compare, print, and write. Returns the exit code."""
     del arguments
+    try:
+        compare()
+    except S3Error as error:
+        print(f"parity: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def compare() -> None:
+    """Compare, print, and write. Raises S3Error for names and paths that are none."""
+    unknown = sorted(set(_MODELS.value) - set(TIMM))
+    if unknown:
+        raise S3Error(f"--models has {unknown[0]!r}; choose of {', '.join(TIMM)}")
     if _IMAGES.value:
-        count, largest = preprocessing_difference(Path(_IMAGES.value))
+        count, largest = preprocessing_difference(user_path(_IMAGES.value))
         print(f"preprocessing of {count:,} images: largest difference {largest:.1e} of 255")
     rows = Table("model", "logits", "maps", "largest logit", title="Largest difference from timm, float32")
     kept = {}
@@ -145,7 +161,7 @@ def main(arguments: list[str]) -> None:
         kept[name] = logits[:, :KEPT].tolist()
     Console().print(rows)
     if _WRITE.value:
-        Path(_WRITE.value).write_text(json.dumps(kept, indent=1) + "\n")
+        write_whole(user_path(_WRITE.value), json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

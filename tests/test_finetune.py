@@ -12,7 +12,7 @@ from rich.console import Console
 from s3_jax import standalone, zoo
 from s3_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from s3_jax.errors import S3Error
-from s3_jax.finetune import finetune, same_classes, scaled
+from s3_jax.finetune import finetune, kept_classifier, scaled
 from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.standalone import Spec, Standalone
@@ -79,10 +79,25 @@ def test_it_trains_is_finished_once_and_knows_its_own_start(tmp_path):
 
 def test_a_classifier_is_kept_for_the_same_classes_alone():
     numbers = tuple("0123456789")
-    assert same_classes(FIVE, FIVE)
-    assert same_classes(numbers, tuple("abcdefghij"))  # a published model, which knows no names
-    assert not same_classes(FIVE, tuple("edcba"))
-    assert not same_classes(numbers, FIVE)
+    assert kept_classifier(FIVE, FIVE).tolist() == [0, 1, 2, 3, 4]
+    assert kept_classifier(FIVE, tuple("edcba")).tolist() == [4, 3, 2, 1, 0]
+    assert kept_classifier(numbers, tuple("abcdefghij")).tolist() == list(range(10))  # a published model, without names
+    assert kept_classifier(FIVE, tuple("ABCDE")) is None
+    assert kept_classifier(FIVE, tuple("abcd")) is None
+    assert kept_classifier(numbers, FIVE) is None
+
+
+def test_a_kept_classifier_is_put_into_the_datas_order(tmp_path):
+    """A learning rate of zero changes nothing else."""
+    order = ("9", "1", "2", "3", "4", "5", "6", "7", "8", "0")
+    spec = Spec(ARCHITECTURE, 8, 2, order)
+    begun = Standalone(standalone.build(spec, rngs=nnx.Rngs(1)), spec)
+    begun.network.head.bias[...] = np.arange(10, dtype=np.float32)
+    console = Console(quiet=True)
+    finetune(begun, CONFIG, tmp_path, from_scratch=False, console=console, stop=StopRequest())
+    head = zoo.load(tmp_path / "network").network.head
+    np.testing.assert_array_equal(head.bias[...], [9, 1, 2, 3, 4, 5, 6, 7, 8, 0])
+    np.testing.assert_array_equal(head.kernel[...][:, 0], begun.network.head.kernel[...][:, 9])
 
 
 def test_windows_keep_their_share_of_the_map():

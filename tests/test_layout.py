@@ -12,14 +12,16 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "writing", "space", "cost", "isotropic", "et_error", "evolution", "search", "config"),
-    *("models", "data", "weights", "standalone", "zoo", "progress", "inference", "training", "pipeline"),
+    *("errors", "writing", "paths", "classes", "space", "cost", "isotropic", "et_error", "evolution", "search"),
+    *("config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training", "pipeline"),
     *("extract", "finetune", "export", "report", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
     "errors": set(),
     "writing": {"errors"},
+    "paths": {"errors"},
+    "classes": {"errors"},
     "space": {"errors"},
     "cost": {"errors", "space"},
     "et_error": {"errors", "space", "cost"},
@@ -27,12 +29,12 @@ NARROW = {
     "search": {"errors", "space", "cost"},
     "isotropic": {"errors", "space", "cost"},
     "models": {"errors", "space", "cost", "isotropic"},
-    "data": {"errors", "config"},
-    "weights": {"errors", "writing", "space", "models", "isotropic"},
-    "standalone": {"errors", "writing", "space", "cost", "isotropic", "models", "weights"},
-    "zoo": {"errors", "writing", "space", "cost", "isotropic", "models", "weights", "standalone"},
+    "data": {"errors", "paths", "config"},
+    "weights": {"errors", "writing", "paths", "space", "models", "isotropic"},
+    "standalone": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights"},
+    "zoo": {"errors", "writing", "paths", "classes", "space", "cost", "isotropic", "models", "weights", "standalone"},
     "progress": set(),
-    "report": {"errors", "writing", "space", "cost", "et_error"},
+    "report": {"errors", "writing", "paths", "space", "cost", "et_error"},
 }
 PURE = ("errors", "space", "cost", "isotropic", "et_error", "evolution", "search")
 WITHOUT_IO = (*PURE, "config", "models")

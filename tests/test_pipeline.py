@@ -133,7 +133,8 @@ def test_its_networks_can_be_taken_out(finished):
         model = extract(finished, retrained=retrained)
         assert model.spec.cost.params == best["params"]
         assert (model.spec.mean, model.spec.std) == tuple(settings.values())
-        found = accuracy(model, test, DataConfig(source="digits", **settings), batch_size=359)
+        data = DataConfig(source="digits", **settings)
+        found = accuracy(model, test, data, class_names=model.spec.class_names, batch_size=359)
         assert found.top1 == pytest.approx(measured, abs=0.3)  # one image of 359 may lie on the edge
     assert f"{best['test_accuracy']:.2f} % on split test" in model.spec.about.accuracy
 

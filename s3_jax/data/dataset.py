@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from s3_jax.data.randomness import HOLDOUT, generator
 from s3_jax.data.sources import CachedImages, ImageSource, OpenedSource, open_digits
 from s3_jax.data.tfds_source import open_tfds
 from s3_jax.errors import S3Error
+from s3_jax.paths import expanded
 
 SOURCES = ("digits", "tfds", "image_folder")
 ON_BAD_IMAGE = ("error", "skip")
@@ -125,7 +125,7 @@ def open_split(config: DataConfig, split: str) -> OneSplit:
 def _open_source(config: DataConfig, splits: tuple[str, ...]) -> OpenedSource:
     if config.on_bad_image not in ON_BAD_IMAGE:
         raise S3Error(f"data.on_bad_image = {config.on_bad_image!r}; choose one of {', '.join(ON_BAD_IMAGE)}")
-    path = os.path.expanduser(config.path)
+    path = expanded(config.path)
     if config.source == "digits":
         return open_digits(splits)
     if config.source == "tfds":

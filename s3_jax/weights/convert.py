@@ -6,12 +6,14 @@ the same, in the same order. Names are timm's; those of the official releases of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from flax import nnx, traverse_util
 
 from s3_jax.errors import S3Error
@@ -24,8 +26,10 @@ from s3_jax.weights.resize import resize_positions, resize_table
 Network = S3Transformer | IsotropicTransformer
 Path = tuple[Any, ...]
 
-# Tensors of PyTorch that hold no weights: they follow from shapes.
-_BUFFERS = re.compile(r"(relative_position_index|attn_mask)$")
+# Tensors of PyTorch that hold no weights: they follow from shapes, or count what an average was made of.
+_BUFFERS = re.compile(r"(relative_position_index|attn_mask|^n_averaged)$")
+# What training programs put before every name: data parallel, torch.compile, Lightning and others.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 _RENAMED = (
     (r"^stages\.", "layers."),
     (r"^patch\.", "patch_embed.proj."),
@@ -43,17 +47,30 @@ def load_weights(network: Network, tensors: Mapping[str, np.ndarray], *, resize:
 
     resize: interpolate bias tables and position embeddings of another window or image size. reset_head: keep the
     network's own classifier, and output norms that the state dict has not. Raises S3Error, and changes nothing, where a
-    tensor is missing, in surplus or misshapen.
+    tensor is missing, in surplus or misshapen, or its values are no finite numbers.
     """
-    found, shapes = official_to_timm(tensors), param_shapes(network)
+    found, shapes = to_timm(tensors), param_shapes(network)
     expected = {timm_name(path, network): path for path in shapes}
     if reset_head:
         found = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
         kept = {name for name, path in expected.items() if path[0] in ("head", "output_norms") and name not in found}
         expected = {name: path for name, path in expected.items() if name not in kept}
     _check_names(found, expected)
-    loaded = {path: _to_ours(name, found[name], shapes[path], path, resize) for name, path in expected.items()}
+    resized = {name: _resized(name, found[name], shapes[path], path, resize) for name, path in expected.items()}
+    check_finite(resized)
+    loaded = {path: jax.numpy.asarray(_from_theirs(path, resized[n], shapes[path])) for n, path in expected.items()}
     nnx.update(network, traverse_util.unflatten_dict(loaded))
+
+
+def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
+    """Raises S3Error where a tensor holds NaN or an infinity: whatever a network with it answers means nothing."""
+    counts = {name: int(np.size(tensor) - np.isfinite(tensor).sum()) for name, tensor in tensors.items()}
+    bad = sorted(name for name, count in counts.items() if count)
+    if bad:
+        raise S3Error(
+            f"tensor {bad[0]}{_and_more(len(bad) - 1)}: {counts[bad[0]]:,} of {np.size(tensors[bad[0]]):,} values are "
+            "NaN or infinite in float32; take weights from before the training diverged, or get the file again"
+        )
 
 
 def to_state_dict(network: Network) -> StateDict:
@@ -89,39 +106,75 @@ def timm_name(path: Path, network: Network) -> str:
     return re.sub(r"^head\.", "head.fc.", name)
 
 
-def official_to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:
-    """Without buffers, and under timm's names where they are those of the official Swin and S3 releases."""
-    kept = {name: tensor for name, tensor in tensors.items() if not _BUFFERS.search(name)}
-    if "head.fc.weight" in kept or not any(name.startswith("layers.") for name in kept):
+def to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:
+    """Without buffers and wrappers' prefixes, and under timm's names where they are those of the official releases.
+
+    Raises S3Error where two tensors would have one name.
+    """
+    kept = _without_prefixes({name: tensor for name, tensor in tensors.items() if not _BUFFERS.search(name)})
+    if not any(name.startswith("layers.") for name in kept):  # a plain transformer's names are timm's everywhere
         return kept
-    # There patches are merged at the end of a stage, not at the beginning of the next.
-    moved = {
-        re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name): tensor
-        for name, tensor in kept.items()
-    }
-    return {re.sub(r"^head\.", "head.fc.", name): tensor for name, tensor in moved.items()}
+    # There patches are merged at the end of a stage, in timm at the beginning of the next.
+    shift = int(any(name.startswith("layers.0.downsample.") for name in kept))
+    renamed = {_timm_from_official(name, shift): tensor for name, tensor in kept.items()}
+    if len(renamed) < len(kept):
+        raise S3Error("the state dict has a classifier under both names, head and head.fc; leave one of them out")
+    return renamed
+
+
+def _without_prefixes(tensors: StateDict) -> StateDict:
+    """Without what a training program has put before every name, however often; and says so."""
+    stripped = ""
+    while prefix := next((each for each in _PREFIXES if tensors and all(n.startswith(each) for n in tensors)), None):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        stripped += prefix
+    if stripped:
+        logging.warning("Every tensor's name begins with %s, which is left out.", stripped)
+    return tensors
+
+
+def _timm_from_official(name: str, shift: int) -> str:
+    name = re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + shift}.downsample", name)
+    return re.sub(r"^head\.(weight|bias)$", r"head.fc.\1", name)
 
 
 def _check_names(found: Mapping[str, np.ndarray], expected: Mapping[str, Path]) -> None:
     for names, what in ((expected.keys() - found.keys(), "has no"), (found.keys() - expected.keys(), "has a surplus")):
         if names:
-            first, more = sorted(names)[0], len(names) - 1
-            others = f" and {more} more" if more else ""
-            raise S3Error(f"the state dict {what} tensor {first}{others}")
+            raise S3Error(f"the state dict {what} tensor {sorted(names)[0]}{_and_more(len(names) - 1)}")
 
 
-def _to_ours(name: str, tensor: np.ndarray, shape: tuple[int, ...], path: Path, resize: bool) -> jax.Array:
-    array = np.asarray(tensor, np.float32)
-    if resize and path[-1] == "bias_table" and array.ndim == 2 and array.shape[1] == shape[-1]:
-        side = round(len(array) ** 0.5)
-        array = resize_table(array.reshape(side, side, -1), (shape[0], shape[1])).reshape(-1, shape[-1])
-    if resize and path[-1] == "position" and array.ndim == 3 and array.shape[2] == shape[-1]:
-        array = resize_positions(array[0], shape[0])[None]
+def _and_more(count: int) -> str:
+    return f" and {count} more" if count else ""
+
+
+def _resized(name: str, tensor: np.ndarray, shape: tuple[int, ...], path: Path, resize: bool) -> np.ndarray:
+    """A tensor in float32 and in the shape that PyTorch would have it in."""
+    array = np.asarray(tensor)
+    if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
+        raise S3Error(f"tensor {name} of the state dict holds {array.dtype}, where weights are floating-point numbers")
     theirs = _their_shape(path, shape)
+    if resize and array.shape != theirs:
+        array = _interpolated(array, shape, path)
     if array.shape != theirs:
         hint = "" if resize or path[-1] not in ("bias_table", "position") else "; resizing was not asked for"
         raise S3Error(f"tensor {name} of the state dict is {array.shape}, the network needs {theirs}{hint}")
-    return jax.numpy.asarray(_from_theirs(path, array, shape))
+    with np.errstate(over="ignore"):  # becomes infinite, which `check_finite` tells
+        return array.astype(np.float32)
+
+
+def _interpolated(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    """A bias table or position embeddings for another window or image size; anything else as it is."""
+    if path[-1] == "bias_table" and array.ndim == 2 and array.shape[1] == shape[-1]:
+        side = math.isqrt(len(array))
+        if side % 2 and side * side == len(array):
+            table = array.astype(np.float32).reshape(side, side, -1)
+            return resize_table(table, (shape[0], shape[1])).reshape(-1, shape[-1])
+    if path[-1] == "position" and array.ndim == 3 and array.shape[::2] == (1, shape[-1]):
+        patches = array.shape[1] - 1
+        if patches > 0 and math.isqrt(patches) ** 2 == patches:
+            return resize_positions(array[0].astype(np.float32), shape[0])[None]
+    return array
 
 
 def _inputs(path: Path, shape: tuple[int, ...]) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -16,6 +17,22 @@ from s3_jax.writing import write_whole
 
 StateDict = dict[str, np.ndarray]
 
+# The types of safetensors. Its own reader for numpy does not know bfloat16.
+_TYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 # Under which of these keys a training's checkpoint holds the weights, the first that is there.
 _WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
 
@@ -27,8 +44,9 @@ def read_state_dict(path: str | Path) -> StateDict:
     """
     path = Path(path)
     if not path.is_file():
-        raise S3Error(f"there is no file {path}; give a .safetensors or .pth file, or hf-hub:owner/name")
-    if path.suffix == ".safetensors":
+        what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
+        raise S3Error(f"{what}; give a .safetensors or .pth file, or hf-hub:owner/name")
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     found = read_torch(path)
     for wrapper in _WRAPPERS:
@@ -43,7 +61,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors, whole or not at all. Raises S3Error where the disk refuses it."""
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     write_whole(path, safetensors.numpy.save(contiguous, dict(metadata)))
 
 
@@ -58,9 +76,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def _read_safetensors(path: Path) -> StateDict:
     try:
-        return dict(safetensors.numpy.load_file(path))
-    except (OSError, safetensors.SafetensorError, KeyError) as error:
+        stored = safetensors.deserialize(path.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
         raise S3Error(f"{path} is not a safetensors file, or it is cut short: {error}; download it again") from error
+    unknown = [(name, tensor["dtype"]) for name, tensor in stored if tensor["dtype"] not in _TYPES]
+    if unknown:
+        name, kind = unknown[0]
+        raise S3Error(f"{path}: tensor {name} is of type {kind}; known are {', '.join(_TYPES)}")
+    return {
+        name: np.frombuffer(tensor["data"], _TYPES[tensor["dtype"]]).reshape(tensor["shape"]) for name, tensor in stored
+    }
 
 
 def _named(found: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from s3_jax.errors import S3Error
+from s3_jax.paths import user_path
 
 PREFIX = "hf-hub:"
 FILE = "model.safetensors"
@@ -16,7 +17,7 @@ def fetch(source: str) -> Path:
     Raises S3Error where the hub's client is not installed, or the hub cannot be reached.
     """
     if not source.startswith(PREFIX):
-        return Path(source)
+        return user_path(source)
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:

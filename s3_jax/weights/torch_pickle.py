@@ -6,8 +6,11 @@ an `Unknown`, which keeps nothing and does nothing.
 
 from __future__ import annotations
 
+import math
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +34,10 @@ _TYPES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+
+
+# Elements that a tensor may have beyond those of its storage, by a stride of 0 as PyTorch's `expand` gives it.
+_EXPANDED = 2**20
 
 
 class Storage(NamedTuple):
@@ -58,21 +65,36 @@ class Unknown:
         """Nothing is kept."""
 
 
+# What zipfile and pickle raise for files that are damaged, or were made to do harm.
+_READING_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, struct.error, EOFError, ImportError),
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+)
+
+
 def read_torch(path: Path) -> Any:
     """The object in a PyTorch file, its tensors as numpy arrays. Raises S3Error where it is none, or cut short."""
     try:
         with zipfile.ZipFile(path) as archive:
+            _check_stored(archive)
             (listing,) = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
             folder = listing.removesuffix("data.pkl")
             with archive.open(listing) as file:
                 return _Reader(file, lambda key: archive.read(f"{folder}data/{key}")).load()
     except OSError as error:
         raise S3Error(f"{path} cannot be read: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, EOFError, IndexError, TypeError) as error:
+    except _READING_ERRORS as error:
         raise S3Error(
-            f"{path} is not a PyTorch file of version 1.6 or later, or it is cut short: {error}; download it again, or "
-            "save it anew with a recent PyTorch"
+            f"{path} is not a PyTorch file of version 1.6 or later, or it is cut short: {str(error) or repr(error)}; "
+            "download it again, or save it anew with a recent PyTorch"
         ) from error
+
+
+def _check_stored(archive: zipfile.ZipFile) -> None:
+    """PyTorch does not compress; so no small file unpacks to more than memory holds."""
+    packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"its entry {packed[0]} is compressed, which PyTorch does not do")
 
 
 class _Reader(pickle.Unpickler):
@@ -81,6 +103,7 @@ class _Reader(pickle.Unpickler):
     def __init__(self, file: Any, data_of: Callable[[str], bytes]) -> None:
         super().__init__(file)
         self._data_of = data_of
+        self._storages: dict[tuple[str, Storage], np.ndarray] = {}  # tensors may share one
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the pickle stands for."""
@@ -97,7 +120,9 @@ class _Reader(pickle.Unpickler):
         _, kind, key, _, count = pid
         if not isinstance(kind, Storage):
             raise pickle.UnpicklingError("a storage of a type that is not known")
-        array = np.frombuffer(self._data_of(str(key)), dtype=kind.dtype)
+        if (str(key), kind) not in self._storages:
+            self._storages[str(key), kind] = np.frombuffer(self._data_of(str(key)), dtype=kind.dtype)
+        array = self._storages[str(key), kind]
         if array.size < count:
             raise pickle.UnpicklingError(f"a tensor has {array.size} of {count} elements")
         return array
@@ -107,8 +132,10 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tup
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if min((*size, *stride, offset, 1)) < 0 or (min((*size, 1)) > 0 and last >= storage.size):
         raise pickle.UnpicklingError(f"a tensor of shape {size} reaches beyond its {storage.size} elements")
+    if math.prod(size) > max(storage.size, _EXPANDED):
+        raise pickle.UnpicklingError(f"a tensor of shape {size} is made of no more than {storage.size} elements")
     steps = tuple(step * storage.itemsize for step in stride)
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False).copy()
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
 
 
 def _parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:
