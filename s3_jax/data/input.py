@@ -61,7 +61,6 @@ def train_batches(
     for an image that cannot be decoded.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    _check_augment(augment)
     if process_count > 1 and len(rows) % 2 and (augment.mixup or augment.cutmix):
         raise S3Error(
             f"a batch of {batch_size} leaves {len(rows)} examples to each of {process_count} processes, but mixup and "
@@ -198,20 +197,6 @@ def _local_rows(batch_size: int, process_index: int, process_count: int) -> rang
         )
     local = batch_size // process_count
     return range(process_index * local, (process_index + 1) * local)
-
-
-def _check_augment(augment: AugmentConfig) -> None:
-    """Raises S3Error for settings that cannot be drawn from."""
-    for name in ("crop_scale", "crop_ratio"):
-        low, high = getattr(augment, name)
-        if not 0 < low <= high:
-            raise S3Error(f"augment.{name} = ({low}, {high}); expected two numbers above 0 in increasing order")
-    for name in ("horizontal_flip", "random_erasing", "mix_switch", "label_smoothing"):
-        if not 0 <= getattr(augment, name) <= 1:
-            raise S3Error(f"augment.{name} = {getattr(augment, name)}; expected a number from 0 to 1")
-    for name in ("pad_crop", "color_jitter", "rand_augment_layers", "rand_augment_magnitude_std", "mixup", "cutmix"):
-        if getattr(augment, name) < 0:
-            raise S3Error(f"augment.{name} = {getattr(augment, name)}; expected 0 (off) or more")
 
 
 def _prefetched(make_batch: Callable[[int], Batch], numbers: range, num_workers: int) -> Generator[Batch, None, None]:
