@@ -104,6 +104,17 @@ def test_a_finished_run_does_nothing(finished, environment):
     assert before == {path: path.stat().st_mtime_ns for path in finished.glob("space_*/**/*") if path.is_file()}
 
 
+def test_networks_can_be_taken_out_of_a_run_of_another_version(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    del settings["version"], settings["model"]["every_width"], settings["search"]
+    settings["model"]["sliced_largest"] = True
+    (copy / "config.json").write_text(json.dumps(settings))
+    for retrained in (False, True):
+        assert extract(copy, retrained=retrained).spec == extract(finished, retrained=retrained).spec
+
+
 def test_changed_settings_are_refused_by_name(finished, environment):
     refused = run(finished, environment, "--config.train.learning_rate=0.5", "--config.seed=7")
     assert refused.returncode == 2

@@ -169,6 +169,12 @@ def test_a_class_that_is_not_utf8_is_escaped_wherever_it_is_written(tmp_path):
     assert "bl\\xe4tter" in screen.buffer.getvalue().decode()
 
 
+def test_a_workdir_that_is_not_utf8_is_refused_before_it_is_made(tmp_path):
+    with pytest.raises(S3Error, match=r"gr\\xfcn: the folder's name is not UTF-8"):
+        begin(tmp_path / os.fsdecode(b"gr\xfcn"), tiny())
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_images_are_not_taken_for_those_that_the_run_began_with(tmp_path):
     image_folder(tmp_path / "images", (b"green", b"red"), 4)
     config = folder_config(str(tmp_path / "images"))

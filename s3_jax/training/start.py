@@ -16,7 +16,7 @@ from rich.console import Console
 from s3_jax.config import Config, to_mapping
 from s3_jax.data.dataset import open_data
 from s3_jax.errors import S3Error
-from s3_jax.paths import user_path
+from s3_jax.paths import printable, user_path
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
@@ -42,6 +42,8 @@ def opened_workdir(workdir: Path, config: Config) -> Iterator[None]:
     Raises S3Error where it is another run's, with the fields that differ; where another process is at work in it; or
     where it cannot be written to.
     """
+    if printable(workdir.absolute()) != str(workdir.absolute()):  # tensorstore, which writes checkpoints, takes no such
+        raise S3Error(f"--workdir={printable(workdir)}: the folder's name is not UTF-8; choose another")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=workdir).close()
