@@ -10,39 +10,82 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import ml_collections
 
 from s3_jax.errors import S3Error
 from s3_jax.evolution import EvolutionConfig
+from s3_jax.limits import (
+    BelowOne,
+    Count,
+    CountOrNone,
+    Limit,
+    NotNegative,
+    Probability,
+    SettingError,
+    check_fields,
+    each,
+    increasing,
+    number,
+    one_of,
+    require,
+    whole,
+)
 from s3_jax.search import SearchConfig
 from s3_jax.space import DIMENSIONS, SearchSpace, StageSpace
 
 T = TypeVar("T")
+
+DTYPES = ("float32", "bfloat16")
+_SHORT_DTYPES = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16"}
+SOURCES = ("digits", "tfds", "image_folder")
+ON_BAD_IMAGE = ("error", "skip")
+
+# Of RGB in [0, 1].
+_Means = Annotated[tuple[float, float, float], each(number(0, 1))]
+_Deviations = Annotated[tuple[float, float, float], each(number(0, 1, above=True))]
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """What every network of a run shares."""
 
-    image_size: int = 224  # pixels, both sides
-    patch_size: int = 4  # pixels; 1 to 4 for small images
-    dtype: str = "float32"  # computation: float32 or bfloat16; parameters, softmax and norms stay float32
-    kernel_std: float = 0.02  # of initial weights (Swin's; the paper does not say); 0: 1 / sqrt(fan-in)
+    image_size: Annotated[int, whole(1, 16_384)] = 224  # pixels, both sides
+    patch_size: Count = 4  # pixels; 1 to 4 for small images
+    dtype: Annotated[str, one_of(*DTYPES)] = "float32"  # computation; parameters, softmax and norms stay float32
+    kernel_std: Annotated[float, number(0, 1)] = (
+        0.02  # of initial weights (Swin's; the paper does not say); 0: 1 / sqrt(fan-in)
+    )
     every_width: bool = False  # compile a supernet's blocks for every embed_dim: less work a step, longer compilation
     remat: bool = False  # recompute single networks' blocks in the backward pass: less memory, a third more work
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", _SHORT_DTYPES.get(self.dtype, self.dtype))
+        check_fields(self, "model")
+
+
+def _up_to(most: int) -> Limit:
+    """Choices of every stage that are at most this; `SearchSpace` checks everything else about them."""
+    expected = f"choices of at most {most:,}"
+    return Limit(expected, lambda stages: not any(choice > most for stage in stages for choice in stage))
 
 
 @dataclasses.dataclass(frozen=True)
 class SpaceConfig:
     """The initial space, per stage a tuple of choices (paper Sec. 4.1, "Space searching")."""
 
-    depth: tuple[tuple[int, ...], ...] = ((2, 3, 4),) * 4  # blocks
-    embed_dim: tuple[tuple[int, ...], ...] = ((224, 256, 288),) * 4  # channels
-    window: tuple[tuple[int, ...], ...] = ((7, 14),) * 4  # tokens, one side
-    mlp_ratio: tuple[tuple[float, ...], ...] = ((3.0, 3.5, 4.0),) * 4
-    qkv_dim: tuple[tuple[int, ...], ...] = ((224, 256, 288),) * 4  # channels, multiples of 32
+    depth: Annotated[tuple[tuple[int, ...], ...], _up_to(1_000)] = ((2, 3, 4),) * 4  # blocks
+    embed_dim: Annotated[tuple[tuple[int, ...], ...], _up_to(100_000)] = ((224, 256, 288),) * 4  # channels
+    window: Annotated[tuple[tuple[int, ...], ...], _up_to(10_000)] = ((7, 14),) * 4  # tokens, one side
+    mlp_ratio: Annotated[tuple[tuple[float, ...], ...], _up_to(1000)] = ((3.0, 3.5, 4.0),) * 4
+    qkv_dim: Annotated[tuple[tuple[int, ...], ...], _up_to(100_000)] = (
+        (224, 256, 288),
+    ) * 4  # channels, multiples of 32
+
+    def __post_init__(self) -> None:
+        check_fields(self, "space")
+        self.build()
 
     def build(self) -> SearchSpace:
         """The space itself. Raises S3Error where stages differ in number or a choice cannot be built."""
@@ -57,19 +100,24 @@ class SpaceConfig:
 class DataConfig:
     """Where the images are and which of them serve what."""
 
-    source: str = "digits"  # digits | tfds | image_folder
+    source: Annotated[str, one_of(*SOURCES)] = "digits"
     path: str = ""  # image_folder: the folder; tfds: a prepared folder, or data_dir for a set given by name
     name: str = ""  # tfds: the data set's name, if path is not itself a prepared folder
     train_split: str = "train"
     test_split: str = "test"  # used once, at the end
-    holdout_fraction: float = 0.1  # of each class of train, kept for E-T Error and search; the paper does not say
+    # Of each class of train, kept out of training for E-T Error and search; the paper does not say.
+    holdout_fraction: Annotated[float, number(0, 1, above=True, below=True)] = 0.1
     holdout_split: str = ""  # "" | a split that E-T Error and search use instead (the paper's own protocol: "test")
-    num_workers: int = 0  # loader processes; the batches do not depend on it
+    num_workers: Annotated[int, whole(0, 1024)] = 0  # loader processes; the batches do not depend on it
     cache_in_memory: bool = False  # keep decoded images, 3 bytes a pixel, from their first use on (in every worker)
-    on_bad_image: str = "error"  # error | skip: leave unreadable images out and count them
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    eval_crop: float = 0.9  # share of the resized image's side that evaluation's centre crop keeps (timm); 1: all of it
+    on_bad_image: Annotated[str, one_of(*ON_BAD_IMAGE)] = "error"  # skip: leave unreadable images out and count them
+    mean: _Means = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
+    std: _Deviations = (0.229, 0.224, 0.225)
+    # Share of the resized image's side that evaluation's centre crop keeps (timm's rule); 1: all of it.
+    eval_crop: Annotated[float, number(0.1, 1)] = 0.9
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,40 +128,49 @@ class AugmentConfig:
     """
 
     random_resized_crop: bool = True
-    crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the image's area
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width over height
-    pad_crop: int = 0  # pixels of zero padding before a random crop, for small images; 0 is off
-    horizontal_flip: float = 0.5  # probability
-    color_jitter: float = 0.0  # strength; timm switches it off where RandAugment is on
-    rand_augment_layers: int = 2  # operations per image (m9-mstd0.5-inc1); 0 is off
-    rand_augment_magnitude: float = 9.0  # of 10
-    rand_augment_magnitude_std: float = 0.5
-    random_erasing: float = 0.25  # probability
-    mixup: float = 0.8  # alpha of the Beta distribution; 0 is off
-    cutmix: float = 1.0  # alpha of the Beta distribution; 0 is off
-    mix_switch: float = 0.5  # probability of cutmix where both are on
-    label_smoothing: float = 0.1
+    crop_scale: Annotated[tuple[float, float], increasing(number(0, 1, above=True))] = (0.08, 1.0)  # of the area
+    # Width over height.
+    crop_ratio: Annotated[tuple[float, float], increasing(number(0, 100, above=True))] = (3 / 4, 4 / 3)
+    pad_crop: Annotated[int, whole(0, 1024)] = 0  # pixels of zero padding before a random crop, for small images
+    horizontal_flip: Probability = 0.5
+    color_jitter: Annotated[float, number(0, 10)] = 0.0  # strength; timm switches it off where RandAugment is on
+    rand_augment_layers: Annotated[int, whole(0, 100)] = 2  # operations per image (m9-mstd0.5-inc1); 0 is off
+    rand_augment_magnitude: Annotated[float, number(0, 10)] = 9.0
+    rand_augment_magnitude_std: NotNegative = 0.5
+    random_erasing: Probability = 0.25
+    mixup: NotNegative = 0.8  # alpha of the Beta distribution; 0 is off
+    cutmix: NotNegative = 1.0  # alpha of the Beta distribution; 0 is off
+    mix_switch: Probability = 0.5  # of cutmix where both are on
+    label_smoothing: Probability = 0.1
     # Views of an image that an epoch trains on, of a part of the images that is as many times smaller and new in every
     # epoch: repeated augmentation (Hoffer et al., 2020; DeiT's RASampler has 3). 1 is off; the paper does not say.
-    repeats: int = 1
+    repeats: Count = 1
+
+    def __post_init__(self) -> None:
+        check_fields(self, "augment")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One training: of a supernet (paper Sec. 4.1), or of a single network."""
 
-    epochs: float = 300.0
-    batch_size: int = 1024  # images per update, over all devices and accumulation steps
-    learning_rate: float = 1e-3  # at the peak
-    min_learning_rate: float = 1e-5  # where the cosine ends
-    warmup_epochs: float = 20.0
-    weight_decay: float = 0.05
+    epochs: Annotated[float, number(0, 1e6, above=True)] = 300.0
+    batch_size: Count = 1024  # images per update, over all devices and accumulation steps
+    learning_rate: NotNegative = 1e-3  # at the peak
+    min_learning_rate: NotNegative = 1e-5  # where the cosine ends
+    warmup_epochs: Annotated[float, number(0, 1e6)] = 20.0
+    weight_decay: NotNegative = 0.05
     decay_norms_and_biases: bool = False  # also norms, biases and bias tables; the paper does not say
-    beta2: float = 0.999
-    clip_norm: float = 0.0  # of the global gradient; 0 is off; the paper does not say
-    accumulation_steps: int = 1  # parts of a batch that are computed one after the other
-    ema_decay: float = 0.0  # of the averaged weights that evaluation uses; 0 is off; the paper does not say
-    drop_path: float = 0.2  # stochastic depth at the last block, rising linearly from 0 at the first
+    beta2: BelowOne = 0.999
+    clip_norm: NotNegative = 0.0  # of the global gradient; 0 is off; the paper does not say
+    accumulation_steps: Count = 1  # parts of a batch that are computed one after the other
+    ema_decay: BelowOne = 0.0  # of the averaged weights that evaluation uses; 0 is off; the paper does not say
+    drop_path: BelowOne = 0.2  # stochastic depth at the last block, rising linearly from 0 at the first
+
+    def __post_init__(self) -> None:
+        check_fields(self, "train")
+        falls = Limit(f"at most learning_rate = {self.learning_rate:g}", lambda rate: rate <= self.learning_rate)
+        require("train", "min_learning_rate", self.min_learning_rate, falls)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,21 +186,24 @@ class RetrainConfig:
 class RunConfig:
     """How a run is executed and recorded; may be changed when a run is taken up again."""
 
-    eval_batch_size: int = 1024  # images, over all devices
-    checkpoint_every: int = 1000  # updates
-    keep_checkpoints: int = 2
-    log_every: int = 50  # updates
-    num_devices: int = 0  # 0: all that there are
+    eval_batch_size: Count = 1024  # images, over all devices
+    checkpoint_every: Count = 1000  # updates
+    keep_checkpoints: Count = 2
+    log_every: Count = 50  # updates
+    num_devices: CountOrNone = 0  # 0: all that there are
     shard_parameters: bool = False  # split parameters, optimizer state and averages over the devices while training
     tensorboard: bool = True
     wandb_project: str = ""  # "" is off; needs the extra s3_jax[wandb]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "run")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """All settings of a run."""
 
-    seed: int = 0
+    seed: Annotated[int, whole(0, 2**32 - 1)] = 0  # JAX keeps no more bits of it
     model: ModelConfig = ModelConfig()
     space: SpaceConfig = SpaceConfig()
     data: DataConfig = DataConfig()
@@ -155,8 +215,7 @@ class Config:
     run: RunConfig = RunConfig()
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise S3Error(f"config.seed = {self.seed}; a seed is a whole number from 0 on")
+        check_fields(self, "config")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -165,13 +224,17 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "config") -> T:
-    """A (nested) dataclass of `kind` from a mapping. Raises S3Error for a key or a type that does not fit."""
+    """A (nested) dataclass of `kind` from a mapping. Raises S3Error for a key, type or value that does not fit."""
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise S3Error(f"{where} has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(fields)}")
     types = typing.get_type_hints(kind)
-    return kind(**{name: _convert(types[name], value, f"{where}.{name}") for name, value in values.items()})
+    converted = {name: _convert(types[name], value, f"{where}.{name}") for name, value in values.items()}
+    try:
+        return kind(**converted)
+    except SettingError as error:  # a dataclass that is used at two places knows one of them
+        raise S3Error(f"{where}.{error.problem}") from error
 
 
 def to_mapping(config: Config) -> dict[str, Any]:
@@ -191,10 +254,17 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is tuple:
         return _convert_tuple(typing.get_args(kind), value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, where)
     if type(value) is not kind:
         raise S3Error(f"{where} = {value!r}: expected {kind.__name__}, got {type(value).__name__}")
     return value
+
+
+def _as_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise S3Error(f"{where} is too large a number") from error
 
 
 def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

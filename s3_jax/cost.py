@@ -6,11 +6,12 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from s3_jax.errors import S3Error
+from s3_jax.limits import Limit, check_fields, number
 from s3_jax.space import Architecture, Block, SearchSpace, hidden_dim, map_sizes, sample, smallest
 
 
@@ -24,18 +25,18 @@ class Cost:
 
 CostOf = Callable[[Architecture], Cost]
 
+_BUDGET = Limit("a number above 0, or 0 for none", number(0).holds)
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Limits that an architecture must stay strictly below; 0 is no limit. Raises S3Error for a negative limit."""
+    """Limits that an architecture must stay strictly below; 0 is no limit. Raises S3Error for what is no limit."""
 
-    max_params: float = 0.0  # parameters
-    max_macs: float = 0.0  # multiply-adds of one image at model.image_size
+    max_params: Annotated[float, _BUDGET] = 0.0  # parameters
+    max_macs: Annotated[float, _BUDGET] = 0.0  # multiply-adds of one image at model.image_size
 
     def __post_init__(self) -> None:
-        for name, limit in dataclasses.asdict(self).items():
-            if not limit >= 0:
-                raise S3Error(f"budget.{name} = {limit}: a limit is a number above 0, or 0 for none")
+        check_fields(self, "budget")
 
     def admits(self, cost: Cost) -> bool:
         """Whether g(a) < c (Eq. 5): the cost is strictly below every limit that is set."""

@@ -145,6 +145,15 @@ def resample(
     return resampled
 
 
+def check_sampled(space: SearchSpace, architectures: Sequence[Architecture]) -> None:
+    """Raises S3Error where these samples leave a choice of the space without any, so that `measure` would refuse them.
+
+    It needs no errors, so it can be asked before anything is trained.
+    """
+    for stage, dimension in itertools.product(range(len(space.stages)), DIMENSIONS):
+        _sets(space, architectures, stage, dimension)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Samples:
     """The samples in ascending order of error (N,), so that the lowest of any subset come first."""

@@ -10,17 +10,24 @@ import dataclasses
 import decimal
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from s3_jax.cost import Budget, Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.et_error import DimensionMeasure, SpaceMeasure, measure, resample
+from s3_jax.limits import Count, Limit, Positive, check_fields, number, one_of, whole
 from s3_jax.space import HEAD_DIM, Choice, SearchSpace, StageSpace
 
 SLOPE_UNITS = ("index", "step", "raw")
 ROUNDINGS = ("floor", "toward_zero")
+
+Step = Annotated[int, whole(1, 10_000)]  # of a dimension of whole numbers
+_WHOLE_HEADS = Limit(
+    f"a multiple of the head dimension {HEAD_DIM}, or Q-K-V widths would lose their whole heads",
+    lambda step: step % HEAD_DIM == 0,
+)
 
 # Sums of floats leave dirt in the last digits. Errors are counts of images and choices have a few decimals, so what is
 # smaller than this is dirt; without rounding, a slope of -1e-17 instead of 0 would grow a space by a whole step.
@@ -28,54 +35,28 @@ _STEP_DECIMALS = 9
 _CHOICE_DECIMALS = 6
 
 
-def _check_setting(name: str, value: object, valid: bool, expected: str) -> None:
-    if not valid:
-        raise S3Error(f"evolution.{name} = {value!r}: expected {expected}")
-
-
 @dataclasses.dataclass(frozen=True)
 class EvolutionConfig:
     """How spaces are measured and evolved (Eq. 5, 7, 8; Algorithm 1). Raises S3Error for a setting that cannot be."""
 
-    num_spaces: int = 3  # spaces A, B, C: num_spaces - 1 evolutions
-    num_samples: int = 1000  # N sampled architectures
-    top_k: int = 50  # architectures in the top-tier error Q_t
+    num_spaces: Annotated[int, whole(1, 1000)] = 3  # spaces A, B, C: num_spaces - 1 evolutions
+    num_samples: Count = 1000  # N sampled architectures
+    top_k: Count = 50  # architectures in the top-tier error Q_t
     budget: Budget = Budget()  # g(a) < c in Eq. 5; the paper gives no value
-    num_bootstrap: int = 200  # resamplings for a slope's standard error
-    slope_unit: str = "index"  # x in Eq. 7: index | step | raw; the paper does not say
-    rounding: str = "floor"  # in Eq. 8: floor, as printed | toward_zero
-    tau: float = 0.4  # error percentage points per unit of x
-    step_depth: int = 1  # gamma
-    step_embed_dim: int = 64
-    step_window: int = 7
-    step_mlp_ratio: float = 0.5
-    step_qkv_dim: int = 64
-    max_space_size: float = 1e60  # M in Eq. 2, architectures; the paper does not say
+    num_bootstrap: Annotated[int, whole(0, 100_000)] = 200  # resamplings for a slope's standard error; 0: none
+    slope_unit: Annotated[str, one_of(*SLOPE_UNITS)] = "index"  # x in Eq. 7; the paper does not say
+    rounding: Annotated[str, one_of(*ROUNDINGS)] = "floor"  # in Eq. 8: floor is as printed
+    tau: Positive = 0.4  # error percentage points per unit of x
+    step_depth: Step = 1  # gamma
+    step_embed_dim: Step = 64
+    step_window: Step = 7
+    step_mlp_ratio: Annotated[float, number(0, 1000, above=True)] = 0.5
+    step_qkv_dim: Annotated[Step, _WHOLE_HEADS] = 64
+    max_space_size: Positive = 1e60  # M in Eq. 2, architectures; the paper does not say
     init_from_previous: bool = False  # start a space's supernet from the overlapping weights of the one before
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_spaces",
-            "num_samples",
-            "top_k",
-            "step_depth",
-            "step_embed_dim",
-            "step_window",
-            "step_qkv_dim",
-        ):
-            value = getattr(self, name)
-            _check_setting(name, value, isinstance(value, int) and value >= 1, "a whole number above 0")
-        for name in ("tau", "step_mlp_ratio", "max_space_size"):
-            value = getattr(self, name)
-            _check_setting(name, value, 0 < value < math.inf, "a number above 0")
-        resamplings = self.num_bootstrap
-        _check_setting("num_bootstrap", resamplings, resamplings >= 0, "a number of resamplings, or 0 for none")
-        _check_setting(
-            "slope_unit", self.slope_unit, self.slope_unit in SLOPE_UNITS, f"one of {', '.join(SLOPE_UNITS)}"
-        )
-        _check_setting("rounding", self.rounding, self.rounding in ROUNDINGS, f"one of {', '.join(ROUNDINGS)}")
-        whole_heads = f"a multiple of the head dimension {HEAD_DIM}, or Q-K-V widths would lose their whole heads"
-        _check_setting("step_qkv_dim", self.step_qkv_dim, self.step_qkv_dim % HEAD_DIM == 0, whole_heads)
+        check_fields(self, "evolution")
 
     def step(self, dimension: str) -> Choice:
         """The step gamma of a dimension, in the dimension's own unit."""

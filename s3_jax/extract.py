@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
-from s3_jax.config import Config, TrainConfig, from_mapping
+from s3_jax.config import Config, DataConfig, ModelConfig, RetrainConfig, TrainConfig, from_mapping
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import Params, slice_weights
@@ -19,7 +20,9 @@ from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.devices import make_mesh
 from s3_jax.training.networks import Structure, define, initial_params
 from s3_jax.training.programs import training_of
-from s3_jax.training.records import read_json, read_json_lines
+from s3_jax.training.records import read_json_lines, read_record
+
+T = TypeVar("T")
 
 
 def extract(workdir: Path, architecture: Architecture | None = None, *, retrained: bool = False) -> Standalone:
@@ -30,8 +33,9 @@ def extract(workdir: Path, architecture: Architecture | None = None, *, retraine
     """
     config, dataset = _settings(workdir)
     index = _last_searched(workdir)
-    space = SearchSpace.from_json(read_json(workdir / f"space_{index}" / "space.json")["space"])
-    best = Evaluated.from_json(read_json(workdir / f"space_{index}" / "search" / "best.json"))
+    folder = workdir / f"space_{index}"
+    space = read_record(folder / "space.json", lambda record: SearchSpace.from_json(record["space"]))
+    best = read_record(folder / "search" / "best.json", Evaluated.from_json)
     chosen = architecture or best.architecture
     if retrained:
         if chosen != best.architecture:
@@ -46,12 +50,41 @@ def extract(workdir: Path, architecture: Architecture | None = None, *, retraine
 
 
 def _settings(workdir: Path) -> tuple[Config, dict[str, Any]]:
-    """The settings of a run and the record of its data."""
+    """Those settings of a run that its networks need, whatever version wrote them, and the record of its data.
+
+    A field that the record lacks has its default, as for a run that goes on; one that is not known here is left out.
+    """
     paths = workdir / "config.json", workdir / "environment.json"
     if not all(path.is_file() for path in paths):
         raise S3Error(f"{workdir} is not the folder of a run: it has no config.json and environment.json")
-    settings, environment = map(read_json, paths)
-    return from_mapping(Config, settings), environment["dataset"]
+    config = read_record(paths[0], _needed, "put it back from a copy")
+    return config, read_record(paths[1], lambda record: _checked_dataset(record["dataset"]), "put it back from a copy")
+
+
+def _needed(settings: dict[str, Any]) -> Config:
+    retrain = settings.get("retrain", {})
+    return Config(
+        model=_known(ModelConfig, settings.get("model", {}), "config.model"),
+        data=_known(DataConfig, settings.get("data", {}), "config.data", "mean", "std", "eval_crop"),
+        train=_known(TrainConfig, settings.get("train", {}), "config.train"),
+        retrain=RetrainConfig(
+            from_supernet=retrain.get("from_supernet", RetrainConfig().from_supernet),
+            train=_known(TrainConfig, retrain.get("train", {}), "config.retrain.train"),
+        ),
+    )
+
+
+def _known(kind: type[T], values: dict[str, Any], where: str, *names: str) -> T:
+    """A dataclass of what it knows of a record's fields, or only of those named."""
+    known = names or {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return from_mapping(kind, {name: value for name, value in values.items() if name in known}, where)
+
+
+def _checked_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of the record of the data."""
+    asked = {"name": dataset["name"], "num_classes": int(dataset["num_classes"])}
+    splits = {use: {"split": dataset["splits"][use]["split"]} for use in ("train", "holdout", "test")}
+    return dataset | asked | {"splits": splits}
 
 
 def _last_searched(workdir: Path) -> int:
@@ -120,9 +153,11 @@ def _accuracy(workdir: Path, dataset: dict[str, Any], chosen: Architecture, inde
     if retrained:
         if not result.exists():
             return ""
-        measured = read_json(result)["test_accuracy"]
-        return f"top-1 {measured:.2f} % on split {dataset['splits']['test']['split']}"
-    records = map(Evaluated.from_json, read_json_lines(workdir / f"space_{index}" / "evaluated.jsonl"))
+        shared = (dataset.get("overlap") or {}).get("holdout_test")
+        seen = f", of which the search had seen {shared:,} images" if shared else ""
+        measured = read_record(result, lambda record: float(record["test_accuracy"]))
+        return f"top-1 {measured:.2f} % on split {dataset['splits']['test']['split']}{seen}"
+    records = read_json_lines(workdir / f"space_{index}" / "evaluated.jsonl", Evaluated.from_json)
     errors = [record.error for record in records if record.architecture == chosen]
     held = f"images of {dataset['splits']['holdout']['split']} that were held out of training"
     return f"top-1 {100 - errors[0]:.2f} % on {held}" if errors else ""

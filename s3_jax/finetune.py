@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from flax import nnx
 from rich.console import Console
-from rich.text import Text
 
 from s3_jax import standalone
 from s3_jax.classes import match
@@ -18,16 +17,16 @@ from s3_jax.config import Config
 from s3_jax.data.dataset import ImageData
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import Params
-from s3_jax.paths import printable
+from s3_jax.progress import say
 from s3_jax.space import Architecture
 from s3_jax.standalone import About, AnyArchitecture, Spec, Standalone
 from s3_jax.training.devices import put_replicated
 from s3_jax.training.evaluate import error_of_network
 from s3_jax.training.fit import fit
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.records import read_json
+from s3_jax.training.records import read_json, read_record
 from s3_jax.training.run import Run
-from s3_jax.training.start import open_workdir, record_start, start_run
+from s3_jax.training.start import opened_workdir, record_start, start_run
 from s3_jax.weights.convert import load_weights, params_of, to_state_dict
 
 PHASE = "finetune"
@@ -42,13 +41,18 @@ def finetune(
     classes are others. from_scratch: the same training from random weights, to compare with. Raises S3Error for
     settings that do not fit; Interrupted once it has saved on request.
     """
-    open_workdir(workdir, config)
-    _check_same_start(workdir, start.spec, from_scratch)
-    if (workdir / "result.json").exists():
-        said = f"This run is finished: there is nothing to do. Its result is in {printable(workdir / 'result.json')}"
-        console.print(Text(said), soft_wrap=True)
-        return read_json(workdir / "result.json")
-    run = start_run(config, workdir, console, stop)
+    with opened_workdir(workdir, config):
+        _check_same_start(workdir, start.spec, from_scratch)
+        if (workdir / "result.json").exists():
+            say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
+            return read_record(
+                workdir / "result.json", lambda record: {"test_accuracy": record["test_accuracy"]} | record
+            )
+        return _run(start, start_run(config, workdir, console, stop), from_scratch)
+
+
+def _run(start: Standalone, run: Run, from_scratch: bool) -> dict[str, Any]:
+    config, workdir = run.config, run.workdir
     try:
         spec = target_spec(start.spec, config, run.data)
         record_start(run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -15,7 +14,9 @@ from rich.console import Console
 
 from s3_jax.config import Config, default_config, from_mapping
 from s3_jax.errors import Interrupted, S3Error
+from s3_jax.paths import print_any_name, printable, user_path
 from s3_jax.pipeline import run_pipeline
+from s3_jax.progress import say
 from s3_jax.report.tables import result_table
 from s3_jax.report.write import write_report
 from s3_jax.training.devices import keep_compiled_programs, start_processes
@@ -31,6 +32,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its records,
 
 def main(arguments: list[str]) -> int:
     """Do the run, or what is left of it. Returns the exit code: 0, 1, 2 for a mistake, 143 for a stop on request."""
+    print_any_name()
     console = Console(stderr=False, quiet=False)
     try:
         if len(arguments) > 1:
@@ -46,21 +48,21 @@ def main(arguments: list[str]) -> int:
             raise S3Error(
                 f"--workdir={_WORKDIR.value} is no folder: mount the bucket (gcsfuse) and give its path there"
             )
-        workdir = Path(str(_WORKDIR.value))
+        workdir = user_path(str(_WORKDIR.value))
         try:
             settings = _CONFIG.value.to_dict()
         except (OSError, ImportError, SyntaxError) as error:
             raise S3Error(f"the configuration file could not be loaded: {error}") from error
         config = from_mapping(Config, settings)
         result = run_pipeline(config, workdir, console=console, stop=stop)
-        console.print(result_table(result))
+        say(console, result_table(result))
         if jax.process_index() == 0:
-            console.print(f"Report: {write_report(workdir)}")
+            say(console, f"Report: {write_report(workdir)}")
     except Interrupted as stopped:
-        console.print(str(stopped), highlight=False, markup=False)
+        say(console, str(stopped))
         return EXIT_STOPPED
     except S3Error as error:
-        print(f"s3_jax: {error}", file=sys.stderr)
+        print(f"s3_jax: {printable(error)}", file=sys.stderr)
         return EXIT_MISTAKE
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
@@ -68,7 +70,8 @@ def main(arguments: list[str]) -> int:
         _leave(error)
     except OSError as error:
         print(
-            f"s3_jax: {error}. What was written before is whole: put that right, and the same command goes on",
+            f"s3_jax: {printable(error)}. What was written before is whole: put that right, and the same command goes "
+            "on",
             file=sys.stderr,
         )
         return EXIT_MISTAKE
@@ -91,7 +94,7 @@ def _parse(arguments: list[str]) -> list[str]:
     """Parse the flags; one for a setting that does not exist ends the program with the names of those that do."""
     unknown = [message for argument in arguments[1:] if (message := _unknown_setting(argument))]
     if unknown:
-        print("\n".join(f"s3_jax: {message}" for message in unknown), file=sys.stderr)
+        print("\n".join(f"s3_jax: {printable(message)}" for message in unknown), file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
     return app.parse_flags_with_usage(arguments)
 

@@ -7,7 +7,8 @@ on from its last checkpoint or record. So the same command always completes the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,20 @@ from rich.console import Console
 from s3_jax import search
 from s3_jax.config import Config
 from s3_jax.cost import Evaluated, check_budget, sample_within
+from s3_jax.errors import S3Error
+from s3_jax.et_error import check_sampled
 from s3_jax.evolution import check_size, evolve, merge_windows
 from s3_jax.models.subnet import Params, copy_overlap, slice_weights
-from s3_jax.progress import progress_bar
+from s3_jax.progress import progress_bar, say
 from s3_jax.space import Architecture, SearchSpace, map_sizes
 from s3_jax.training.devices import replicated
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
 from s3_jax.training.fit import fit, initial_weights
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network
-from s3_jax.training.records import read_json
+from s3_jax.training.records import read_record
 from s3_jax.training.run import Run
-from s3_jax.training.start import open_workdir, record_start, start_run
+from s3_jax.training.start import opened_workdir, record_start, start_run
 
 
 def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopRequest) -> dict[str, Any]:
@@ -37,15 +40,22 @@ def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopR
 
     Raises S3Error for a mistake in the settings, the data or the folder; Interrupted once it has saved on request.
     """
-    open_workdir(workdir, config)
-    if (workdir / "result.json").exists():
-        console.print(f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
-        return read_json(workdir / "result.json")
-    run = _start(config, workdir, console, stop)
+    with opened_workdir(workdir, config):
+        if (workdir / "result.json").exists():
+            say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
+            return read_record(workdir / "result.json", _checked_result)
+        return _run(_start(config, workdir, console, stop))
+
+
+def _checked_result(result: Any) -> dict[str, Any]:
+    return {"spaces": result["spaces"], "winner": result["winner"]} | result
+
+
+def _run(run: Run) -> dict[str, Any]:
+    evolution, retrain = run.config.evolution, run.config.retrain
     try:
-        names = [space_name(index) for index in range(config.evolution.num_spaces)]
-        spaces = [_search_space(run, index) for index in range(len(names))]
-        retrained = range(len(names)) if config.retrain.all_spaces else [len(names) - 1]
+        spaces = [_search_space(run, index) for index in range(evolution.num_spaces)]
+        retrained = range(len(spaces)) if retrain.all_spaces else [len(spaces) - 1]
         trained = {index: _retrain(run, index, spaces[index]) for index in retrained}
         result = _result(run, spaces, trained)
     finally:
@@ -67,6 +77,7 @@ def _start(config: Config, workdir: Path, console: Console, stop: StopRequest) -
     for budget in (config.evolution.budget, config.search.budget):
         check_budget(clamped, budget, run.cost)
     check_size(clamped, config.evolution.max_space_size)
+    _samples(run, 0, clamped)
     record_start(run)
     return run
 
@@ -75,23 +86,53 @@ def _search_space(run: Run, index: int) -> SearchSpace:
     """Everything that is done in one space: supernet, E-T Error, the next space, search. Returns the space."""
     folder = run.workdir / f"space_{index}"
     space = _load_space(run, index)
-    if run.has(f"space_{index}/search/best.json"):
+    last = index + 1 == run.config.evolution.num_spaces
+    measured = run.has(f"space_{index}/et_error.json") and (last or run.has(f"space_{index + 1}/space.json"))
+    if measured and run.has(f"space_{index}/search/best.json"):
         return space
+    samples = () if measured else _samples(run, index, space)
     network = _supernet(run, index, space)
     record = EvaluationRecord(run, folder / "evaluated.jsonl", lambda: error_of_subnets(run, network, run.data.holdout))
-    if not run.has(f"space_{index}/et_error.json"):
-        _measure(run, index, space, record)
+    if not measured:
+        _measure(run, index, space, samples, record)
     _search(run, index, space, record)
     return space
 
 
 def _load_space(run: Run, index: int) -> SearchSpace:
     name = f"space_{index}/space.json"
-    if not run.has(name):  # only of the first: `_measure` writes the next space before its own et_error.json
+    if not run.has(name):  # only of the first: `_search_space` has just measured the space before any other
         space, notes = merge_windows(run.config.space.build(), run.map_sizes)
         _write_space(run, index, space, notes)
         return space
-    return SearchSpace.from_json(read_json(run.workdir / name)["space"])
+    return read_record(run.workdir / name, lambda record: SearchSpace.from_json(record["space"]))
+
+
+def _samples(run: Run, index: int, space: SearchSpace) -> tuple[Architecture, ...]:
+    """The architectures that measure a space: they do not depend on weights, so they are checked before any training.
+
+    Raises S3Error where the budget admits none, or where some choice of the space is in none of them.
+    """
+    settings, rng = run.config.evolution, run.rng(f"space_{index}/samples")
+    attempts = run.config.search.max_attempts
+    with _told_in_a_bound_folder(run, bound=index > 0):
+        samples = [sample_within(space, rng, settings.budget, run.cost, attempts) for _ in range(settings.num_samples)]
+        check_sampled(space, samples)
+    return tuple(samples)
+
+
+@contextmanager
+def _told_in_a_bound_folder(run: Run, *, bound: bool = True) -> Iterator[None]:
+    """Advice to change settings, where the folder keeps those that it has."""
+    try:
+        yield
+    except S3Error as error:
+        if not bound:
+            raise
+        raise S3Error(
+            f"{error}. This was found by the space that has evolved. {run.workdir} keeps the settings that it was "
+            "started with: give others with another --workdir"
+        ) from error
 
 
 def _write_space(run: Run, index: int, space: SearchSpace, notes: list[str]) -> None:
@@ -112,20 +153,18 @@ def _supernet(run: Run, index: int, space: SearchSpace) -> Network:
     return fit(run, phase, space, run.config.train, run.data.train, initial)
 
 
-def _measure(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) -> None:
+def _measure(
+    run: Run, index: int, space: SearchSpace, samples: Sequence[Architecture], record: EvaluationRecord
+) -> None:
     """Evaluate the sampled architectures and write what follows from them: the E-T Error and the next space."""
     settings, phase = run.config.evolution, f"space_{index}"
-    rng = run.rng(f"{phase}/samples")
-    architectures = [
-        sample_within(space, rng, settings.budget, run.cost, run.config.search.max_attempts)
-        for _ in range(settings.num_samples)
-    ]
-    evaluated = _evaluate(run, f"{phase}/samples", architectures, record)
+    evaluated = _evaluate(run, f"{phase}/samples", samples, record)
     last = index + 1 == settings.num_spaces
-    evolution = evolve(space, evaluated, settings, map_sizes=run.map_sizes, seed=run.config.seed, record_only=last)
-    if not last:
-        for budget in (settings.budget, run.config.search.budget):
+    with _told_in_a_bound_folder(run):
+        evolution = evolve(space, evaluated, settings, map_sizes=run.map_sizes, seed=run.config.seed, record_only=last)
+        for budget in () if last else (settings.budget, run.config.search.budget):
             check_budget(evolution.space, budget, run.cost)
+    if not last:
         _write_space(run, index + 1, evolution.space, list(evolution.notes))
     run.write_json(f"{phase}/et_error.json", evolution.to_json())
 
@@ -135,7 +174,8 @@ def _search(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) 
     config = run.config.search
     state = search.init(space, config, seed=run.config.seed)
     if run.has(f"{folder}/state.json"):
-        state = search.SearchState.from_json(read_json(run.workdir / folder / "state.json"))
+        begun = state
+        state = read_record(run.workdir / folder / "state.json", lambda record: _search_of(begun, record))
     with progress_bar(run.console, f"space_{index}/search", config.generations, state.generation) as advance:
         while not state.finished:
             evaluated = [record(architecture) for architecture in search.ask(state, run.cost)]
@@ -145,7 +185,15 @@ def _search(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) 
     run.write_json(f"{folder}/best.json", search.best(state).to_json())
 
 
-def _evaluate(run: Run, title: str, architectures: list[Architecture], record: EvaluationRecord) -> list[Evaluated]:
+def _search_of(begun: search.SearchState, record: Any) -> search.SearchState:
+    """The state of a record. Raises S3Error where it is of another search than the one begun."""
+    state = search.SearchState.from_json(record)
+    if (state.space, state.config, state.seed) != (begun.space, begun.config, begun.seed):
+        raise S3Error("it is of a search in another space, or with other settings")
+    return state
+
+
+def _evaluate(run: Run, title: str, architectures: Sequence[Architecture], record: EvaluationRecord) -> list[Evaluated]:
     evaluated = []
     with progress_bar(run.console, title, len(architectures)) as advance:
         for count, architecture in enumerate(architectures, 1):
@@ -155,14 +203,14 @@ def _evaluate(run: Run, title: str, architectures: list[Architecture], record: E
 
 
 def _best(run: Run, index: int) -> Evaluated:
-    return Evaluated.from_json(read_json(run.workdir / f"space_{index}" / "search" / "best.json"))
+    return read_record(run.workdir / f"space_{index}" / "search" / "best.json", Evaluated.from_json)
 
 
 def _retrain(run: Run, index: int, space: SearchSpace) -> float:
     """Train the best architecture of a space on all of train. Returns its accuracy in percent on the test split."""
     phase = f"retrain/best_{space_name(index)}"
     if run.has(f"{phase}/result.json"):
-        return read_json(run.workdir / phase / "result.json")["test_accuracy"]
+        return read_record(run.workdir / phase / "result.json", lambda record: float(record["test_accuracy"]))
     best, settings = _best(run, index), run.config.retrain
     run.write_json(f"{phase}/architecture.json", best.architecture.to_json())
 
@@ -185,7 +233,7 @@ def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -
         for index, space in enumerate(spaces):
             best = _best(run, index)
             inherited = 100.0 - error_of_network(run, _supernet(run, index, space), run.data.test, best.architecture)
-            measured = read_json(run.workdir / f"space_{index}" / "et_error.json")["space"]
+            measured = read_record(run.workdir / f"space_{index}" / "et_error.json", lambda record: record["space"])
             accuracies = {"test_accuracy_inherited": inherited, "test_accuracy": trained.get(index)}
             best_row = best.to_json() | accuracies
             rows.append({"name": space_name(index), "size": space.size(), "et_error": measured, "best": best_row})

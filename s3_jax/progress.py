@@ -6,12 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from s3_jax.paths import printable
 
 SECONDS_BETWEEN_LINES = 15.0
 
 Advance = Callable[[int, str], None]
+
+
+def say(console: Console, what: RenderableType) -> None:
+    """Print text as it is, whatever rich makes of brackets and colons in it; and lines whole, so that paths stay so."""
+    plain = printable(what) if isinstance(what, str) else what
+    console.print(plain, markup=False, highlight=False, emoji=False, soft_wrap=isinstance(what, str))
 
 
 @contextmanager
@@ -21,13 +29,13 @@ def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Ite
         yield _lines(console, title, total, done)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"{title:<28}", total=total, completed=done, status="compiling" if total else "")
@@ -35,7 +43,7 @@ def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Ite
 
 
 def _lines(console: Console, title: str, total: int, done: int) -> Advance:
-    console.print(f"{title}: {done} of {total}", highlight=False)
+    say(console, f"{title}: {done} of {total}")
     first: tuple[float, int] | None = None
     last = 0.0
 
@@ -48,6 +56,6 @@ def _lines(console: Console, title: str, total: int, done: int) -> Advance:
             return
         last = now
         left = f"{(now - first[0]) / (count - first[1]) * (total - count):.0f}" if count > first[1] else "?"
-        console.print(f"{title}: {count} of {total}, {left} s left, {status}", highlight=False)
+        say(console, f"{title}: {count} of {total}, {left} s left, {status}")
 
     return advance

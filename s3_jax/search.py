@@ -20,6 +20,7 @@ import numpy as np
 
 from s3_jax.cost import Budget, CostOf, Evaluated, sample_within
 from s3_jax.errors import S3Error
+from s3_jax.limits import Count, CountOrNone, Limit, Probability, check_fields, require
 from s3_jax.space import Architecture, SearchSpace, cross, mutate, sample
 
 # Where the best are alike, their offspring is mostly known already. When this many draws per wanted mutant or child
@@ -27,36 +28,25 @@ from s3_jax.space import Architecture, SearchSpace, cross, mutate, sample
 _BREEDING_DRAWS = 10
 
 
-def _check_setting(name: str, value: float, valid: bool, expected: str) -> None:
-    if not valid:
-        raise S3Error(f"search.{name} = {value!r}: expected {expected}")
-
-
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
     """Evolutionary search in a space (SPOS and AutoFormer settings). Raises S3Error for a setting that cannot be."""
 
-    population: int = 50
-    generations: int = 20
-    top: int = 10  # parents
-    mutations: int = 25
-    crossovers: int = 25
-    mutation_probability: float = 0.2
-    stage_mutation_probability: float = 0.4  # of depth and embed_dim
-    max_attempts: int = 10_000  # draws before a budget is declared unreachable
+    population: Count = 50
+    generations: Count = 20
+    top: Count = 10  # parents
+    mutations: CountOrNone = 25
+    crossovers: CountOrNone = 25
+    mutation_probability: Probability = 0.2
+    stage_mutation_probability: Probability = 0.4  # of depth and embed_dim
+    max_attempts: Count = 10_000  # draws before a budget is declared unreachable
     budget: Budget = Budget()
 
     def __post_init__(self) -> None:
-        for name, least in (("population", 1), ("generations", 1), ("top", 1), ("max_attempts", 1)):
-            _check_setting(name, getattr(self, name), getattr(self, name) >= least, f"at least {least}")
-        for name in ("mutations", "crossovers"):
-            _check_setting(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        for name in ("mutation_probability", "stage_mutation_probability"):
-            _check_setting(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a probability from 0 to 1")
+        check_fields(self, "search")
         bred = self.mutations + self.crossovers
-        _check_setting(
-            "population", self.population, self.population >= bred, f"mutations + crossovers = {bred} or more"
-        )
+        enough = Limit(f"mutations + crossovers = {bred} or more", lambda population: population >= bred)
+        require("search", "population", self.population, enough)
 
 
 @dataclasses.dataclass(frozen=True)

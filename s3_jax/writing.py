@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from s3_jax.errors import S3Error
+from s3_jax.paths import printable
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file, in a folder that is made where it is missing. Raises S3Error where the disk refuses it."""
+    """Write a file, in a folder that is made where it is missing; of text, what is not UTF-8 is escaped.
+
+    Raises S3Error where the disk refuses it.
+    """
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_through(part, content.encode() if isinstance(content, str) else content)
+            _write_through(part, printable(content).encode() if isinstance(content, str) else content)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -23,6 +30,19 @@ def write_whole(path: Path, content: bytes | str) -> None:
             f"cannot write {path}: {error.strerror or error}; make room or give the right to write there, and start "
             "the same command again"
         ) from error
+
+
+def as_json(record: Any, indent: int | None = None) -> str:
+    r"""A record as JSON in ASCII that every reader takes: names that are not UTF-8 are escaped, as `gr\xfcn`."""
+    return json.dumps(_printable_strings(record), indent=indent)
+
+
+def _printable_strings(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_printable_strings(key): _printable_strings(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable_strings(item) for item in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _write_through(path: Path, data: bytes) -> None:

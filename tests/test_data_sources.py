@@ -245,7 +245,7 @@ def test_tensorflow_is_never_imported_even_where_it_is_installed(tmp_path: Path)
 
 
 def test_unknown_settings_are_refused() -> None:
-    with pytest.raises(S3Error, match=r"data.source = 'mnist'; choose one of digits, tfds, image_folder"):
+    with pytest.raises(S3Error, match=r"data.source = 'mnist': expected one of digits, tfds, image_folder"):
         open_data(DataConfig(source="mnist"), seed=0)
-    with pytest.raises(S3Error, match=r"data.on_bad_image = 'ignore'; choose one of error, skip"):
+    with pytest.raises(S3Error, match=r"data.on_bad_image = 'ignore': expected one of error, skip"):
         open_data(DataConfig(on_bad_image="ignore"), seed=0)

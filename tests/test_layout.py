@@ -12,31 +12,33 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "writing", "paths", "classes", "space", "cost", "isotropic", "et_error", "evolution", "search"),
-    *("config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training", "pipeline"),
+    *("errors", "paths", "writing", "limits", "classes", "space", "cost", "isotropic", "et_error", "evolution"),
+    *("search", "config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training"),
+    *("pipeline",),
     *("extract", "finetune", "export", "report", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
     "errors": set(),
-    "writing": {"errors"},
     "paths": {"errors"},
+    "writing": {"errors", "paths"},
+    "limits": {"errors"},
     "classes": {"errors"},
     "space": {"errors"},
-    "cost": {"errors", "space"},
+    "cost": {"errors", "limits", "space"},
     "et_error": {"errors", "space", "cost"},
-    "evolution": {"errors", "space", "cost", "et_error"},
-    "search": {"errors", "space", "cost"},
+    "evolution": {"errors", "limits", "space", "cost", "et_error"},
+    "search": {"errors", "limits", "space", "cost"},
     "isotropic": {"errors", "space", "cost"},
     "models": {"errors", "space", "cost", "isotropic"},
     "data": {"errors", "paths", "config"},
     "weights": {"errors", "writing", "paths", "space", "models", "isotropic"},
     "standalone": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights"},
     "zoo": {"errors", "writing", "paths", "classes", "space", "cost", "isotropic", "models", "weights", "standalone"},
-    "progress": set(),
-    "report": {"errors", "writing", "paths", "space", "cost", "et_error"},
+    "progress": {"paths"},
+    "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},
 }
-PURE = ("errors", "space", "cost", "isotropic", "et_error", "evolution", "search")
+PURE = ("errors", "limits", "space", "cost", "isotropic", "et_error", "evolution", "search")
 WITHOUT_IO = (*PURE, "config", "models")
 IO_MODULES = {
     *("os", "io", "pathlib", "shutil", "subprocess", "socket", "tempfile", "urllib", "logging", "pickle"),

@@ -104,6 +104,17 @@ def test_a_finished_run_does_nothing(finished, environment):
     assert before == {path: path.stat().st_mtime_ns for path in finished.glob("space_*/**/*") if path.is_file()}
 
 
+def test_networks_can_be_taken_out_of_a_run_of_another_version(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    del settings["version"], settings["model"]["every_width"], settings["search"]
+    settings["model"]["sliced_largest"] = True
+    (copy / "config.json").write_text(json.dumps(settings))
+    for retrained in (False, True):
+        assert extract(copy, retrained=retrained).spec == extract(finished, retrained=retrained).spec
+
+
 def test_changed_settings_are_refused_by_name(finished, environment):
     refused = run(finished, environment, "--config.train.learning_rate=0.5", "--config.seed=7")
     assert refused.returncode == 2
@@ -189,13 +200,17 @@ def test_sigterm_saves_and_the_same_command_goes_on(finished, environment, tmp_p
     ("flags", "message"),
     [
         (["--config.search.budget.max_params=10"], "the smallest network has"),
-        (["--config.data.source=nowhere"], "choose one of digits, tfds, image_folder"),
-        (["--config.train.batch_size=0"], "config.train.batch_size = 0 cannot be divided"),
+        (
+            ["--config.data.source=nowhere"],
+            "config.data.source = 'nowhere': expected one of digits, tfds, image_folder",
+        ),
+        (["--config.train.batch_size=0"], "config.train.batch_size = 0: expected a whole number from 1 on"),
         (["--config.space.qkv_dim=((32, 48), (32, 48))"], "not a multiple of the head dimension 32"),
         (["--config.model.patch_size=3"], "cannot be cut into patches"),
         (["--config.train.learning_rat=1"], "config.train has no field 'learning_rat'"),
         (["--config.train.learning_rate=1e30"], "not finite at update"),
         (["--config.run.num_devices=99"], "num_devices"),
+        (["--config.run.checkpoint_every=0"], "config.run.checkpoint_every = 0: expected a whole number from 1 on"),
         (["--config.evolution.max_space_size=5.0"], "max_space_size"),
     ],
 )

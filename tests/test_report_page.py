@@ -163,7 +163,7 @@ def test_the_header_says_what_the_images_served_for(finished: Finished) -> None:
     assert "cifar10 (source: tfds), 10 classes" in words
     assert "45,000 of the 50,000 in train: supernets and retraining" in words
     assert "5,000 of the 50,000 in train: E-T Error and search; then part of the retraining" in words
-    assert "10,000 in test: test accuracy, once at the end" in words
+    assert "10,000 in test: test accuracy, once for each network tested, at the end" in words
     assert "supernets 37 min 30 s, retraining 12 min 30 s" in words  # 3 and 1 times 3000 updates of 0.25 s
     assert "python 3.11.9, s3_jax 0.1.0, jax 0.10.2, flax 0.12.8" in words
     assert "not finished" not in words

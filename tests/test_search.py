@@ -196,12 +196,12 @@ def test_a_record_of_no_search_is_refused(record: dict) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"population": 0, "mutations": 0, "crossovers": 0}, "population = 0: expected at least 1"),
+        ({"population": 0, "mutations": 0, "crossovers": 0}, "population = 0: expected a whole number from 1 on"),
         ({"population": 10}, r"population = 10: expected mutations \+ crossovers = 50 or more"),
         ({"generations": 0}, "generations = 0"),
         ({"top": 0}, "top = 0"),
-        ({"mutations": -1}, "mutations = -1: expected 0 or more"),
-        ({"mutation_probability": 1.5}, "mutation_probability = 1.5: expected a probability from 0 to 1"),
+        ({"mutations": -1}, "mutations = -1: expected a whole number from 0 on"),
+        ({"mutation_probability": 1.5}, "mutation_probability = 1.5: expected a number from 0 to 1"),
         ({"stage_mutation_probability": float("nan")}, "stage_mutation_probability = nan"),
         ({"max_attempts": 0}, "max_attempts = 0"),
     ],

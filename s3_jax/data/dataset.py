@@ -16,9 +16,6 @@ from s3_jax.data.tfds_source import open_tfds
 from s3_jax.errors import S3Error
 from s3_jax.paths import expanded
 
-SOURCES = ("digits", "tfds", "image_folder")
-ON_BAD_IMAGE = ("error", "skip")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subset:
@@ -123,16 +120,12 @@ def open_split(config: DataConfig, split: str) -> OneSplit:
 
 
 def _open_source(config: DataConfig, splits: tuple[str, ...]) -> OpenedSource:
-    if config.on_bad_image not in ON_BAD_IMAGE:
-        raise S3Error(f"data.on_bad_image = {config.on_bad_image!r}; choose one of {', '.join(ON_BAD_IMAGE)}")
     path = expanded(config.path)
     if config.source == "digits":
         return open_digits(splits)
     if config.source == "tfds":
         return open_tfds(path, config.name, splits)
-    if config.source == "image_folder":
-        return open_image_folder(path, splits, skip_dead_links=config.on_bad_image == "skip")
-    raise S3Error(f"data.source = {config.source!r}; choose one of {', '.join(SOURCES)}")
+    return open_image_folder(path, splits, skip_dead_links=config.on_bad_image == "skip")
 
 
 def _whole(opened: OpenedSource, split: str, cache: bool) -> Subset:

@@ -62,7 +62,6 @@ def train_batches(
     for an image that cannot be decoded.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    _check_augment(augment)
     _check_repeats(augment.repeats, batch_size)
     if process_count > 1 and len(rows) % 2 and (augment.mixup or augment.cutmix):
         raise S3Error(
@@ -123,7 +122,7 @@ class _Reader:
                 logging.warning("skipped %s: %s", name, error)
                 return None
             raise S3Error(
-                f"{name}: {error}; replace or remove it, or leave out such images with data.on_bad_image='skip'"
+                f"{name}: {error}; replace it, or leave out such images with data.on_bad_image='skip'"
             ) from error
         self.normalize(pixels, out)
         return label
@@ -215,25 +214,11 @@ def _local_rows(batch_size: int, process_index: int, process_count: int) -> rang
 
 
 def _check_repeats(repeats: int, batch_size: int) -> None:
-    """Raises S3Error for a number of views that is none, or that leaves a batch less than two images."""
-    if repeats < 1 or (repeats > 1 and 2 * repeats > batch_size):
+    """Raises S3Error for a number of views that leaves a batch less than two images."""
+    if repeats > 1 and 2 * repeats > batch_size:
         raise S3Error(
             f"augment.repeats = {repeats}: expected 1 (off), or more that leave two images to a batch of {batch_size}"
         )
-
-
-def _check_augment(augment: AugmentConfig) -> None:
-    """Raises S3Error for settings that cannot be drawn from."""
-    for name in ("crop_scale", "crop_ratio"):
-        low, high = getattr(augment, name)
-        if not 0 < low <= high:
-            raise S3Error(f"augment.{name} = ({low}, {high}); expected two numbers above 0 in increasing order")
-    for name in ("horizontal_flip", "random_erasing", "mix_switch", "label_smoothing"):
-        if not 0 <= getattr(augment, name) <= 1:
-            raise S3Error(f"augment.{name} = {getattr(augment, name)}; expected a number from 0 to 1")
-    for name in ("pad_crop", "color_jitter", "rand_augment_layers", "rand_augment_magnitude_std", "mixup", "cutmix"):
-        if getattr(augment, name) < 0:
-            raise S3Error(f"augment.{name} = {getattr(augment, name)}; expected 0 (off) or more")
 
 
 def _prefetched(make_batch: Callable[[int], Batch], numbers: range, num_workers: int) -> Generator[Batch, None, None]:

@@ -13,12 +13,8 @@ _HELD_OUT = "E-T Error and search; then part of the retraining"
 _SERVED_FOR = {
     "train": ("Training images", "supernets and retraining"),
     "holdout": ("Hold-out images", "E-T Error and search"),
-    "test": ("Test images", "test accuracy, once at the end"),
+    "test": ("Test images", "test accuracy, once for each network tested, at the end"),
 }
-_PROTOCOL_WARNING = (
-    "E-T Error and search used the images of the test split (the paper's own protocol), so the test accuracies are not "
-    "those of images that the search has never seen."
-)
 
 
 def facts(run: Run) -> Markup:
@@ -29,8 +25,13 @@ def facts(run: Run) -> Markup:
     rows += [("Training time", _times(run)), *_surroundings(run.environment)]
     written = [join([element("dt", name), element("dd", value)]) for name, value in rows if value]
     pieces = [element("dl", join(written, "\n"), class_="rows")] if written else []
-    if _searched_on_test(splits):
-        pieces.append(element("p", _PROTOCOL_WARNING, class_="status"))
+    seen = _seen_of_test(dataset)
+    if seen:
+        warning = (
+            f"E-T Error and search used {seen} test images (the paper's own protocol), so the test accuracies are not "
+            "those of images that the search has never seen."
+        )
+        pieces.append(element("p", warning, class_="status"))
     return join(pieces, "\n")
 
 
@@ -104,9 +105,14 @@ def _devices(devices: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in _flat(devices))
 
 
-def _searched_on_test(splits: Mapping[str, Any]) -> bool:
-    names = [(splits.get(role) or {}).get("split") for role in ("holdout", "test")]
-    return names[0] is not None and names[0] == names[1]
+def _seen_of_test(dataset: Mapping[str, Any]) -> str:
+    """How many of the test images the search has seen, in words; "" for none. Older records have but splits' names."""
+    holdout, test = ((dataset.get("splits") or {}).get(role) or {} for role in ("holdout", "test"))
+    shared = (dataset.get("overlap") or {}).get("holdout_test")
+    if shared is None:
+        return "the" if holdout.get("split") is not None and holdout.get("split") == test.get("split") else ""
+    of = test.get("images")
+    return "" if not shared else f"{shared:,} of the {of:,}" if isinstance(of, int) else f"{shared:,} of the"
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -88,11 +88,12 @@ def read_run(workdir: Path) -> Run:
     spaces = _read_spaces(workdir)
     metrics, notes = _read_lines(workdir / "metrics.jsonl")
     config = _read_json(workdir / "config.json") or {}
+    environment = _read_json(workdir / "environment.json") or {}
     result = _read_json(workdir / "result.json")
     return Run(
         config=config,
-        environment=_read_json(workdir / "environment.json") or {},
-        result=result if result is not None else _unfinished_result(workdir, config, spaces),
+        environment=environment,
+        result=result if result is not None else _unfinished_result(workdir, config, environment, spaces),
         finished=result is not None,
         spaces=spaces,
         metrics=metrics,
@@ -154,11 +155,14 @@ def _dimension(record: Mapping[str, Any]) -> DimensionRecord:
     )
 
 
-def _unfinished_result(workdir: Path, config: Mapping[str, Any], spaces: tuple[SpaceRecord, ...]) -> dict[str, Any]:
-    """What result.json would hold, as far as the spaces' own files tell."""
+def _unfinished_result(
+    workdir: Path, config: Mapping[str, Any], environment: Mapping[str, Any], spaces: tuple[SpaceRecord, ...]
+) -> dict[str, Any]:
+    """What result.json would hold, as far as the run's other files tell."""
+    dataset = environment.get("dataset")
     return {
         "seed": config.get("seed"),
-        "dataset": {key: config.get("data", {}).get(key) for key in ("source", "name")},
+        "dataset": dataset or {key: config.get("data", {}).get(key) for key in ("source", "name")},
         "spaces": [
             {
                 "name": space.name,

@@ -57,10 +57,10 @@ def write_report(workdir: Path) -> Path:
     run = read_run(workdir)
     with theme.applied():
         drawings = _drawings(run)
-        files = {f"{drawing.name}.png": theme.png(drawing.picture) for drawing in drawings}
+        files: dict[str, bytes | str] = {f"{drawing.name}.png": theme.png(drawing.picture) for drawing in drawings}
         figures = {drawing.name: drawing.markup() for drawing in drawings}
-    files |= {name: content.encode() for name, content in csv_tables(run).items()}
-    files["index.html"] = page(run, figures, list(files)).encode()
+    files |= csv_tables(run)
+    files["index.html"] = page(run, figures, list(files))
     folder = workdir / "report"
     for name, content in files.items():
         write_whole(folder / name, content)

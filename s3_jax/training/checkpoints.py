@@ -57,14 +57,16 @@ class Checkpoints:
         step = self.latest_step()
         if step is None:
             return None
-        self._check_subject(step)
+        with _damage(self.folder, step):
+            self._check_subject(step)
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             _as_dict(like),
             _as_dict(layout),
         )
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        restored = self._manager.restore(step, args=args)["state"]
+        with _damage(self.folder, step):
+            restored = self._manager.restore(step, args=args)["state"]
         return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(_in_order(restored, like)))
 
     def close(self) -> None:
@@ -88,6 +90,21 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
 
 def _in_order(restored: dict[str, Any], like: TrainState) -> TrainState:
     return TrainState(*(restored[name] for name in like._fields))
+
+
+@contextmanager
+def _damage(folder: Path, step: int) -> Iterator[None]:
+    """What reading a checkpoint raises where it is damaged or of another network, told as S3Error."""
+    try:
+        yield
+    except (S3Error, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise S3Error(
+            f"the checkpoint of update {step} in {folder} cannot be read: {reason[:300]}. Remove its folder, and the "
+            "same command goes on from the checkpoint before it, or from the beginning where there is none"
+        ) from error
 
 
 @contextmanager

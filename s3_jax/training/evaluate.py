@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -16,9 +17,10 @@ from s3_jax.standalone import AnyArchitecture
 from s3_jax.training.devices import put_batch, put_replicated
 from s3_jax.training.networks import Network
 from s3_jax.training.programs import evaluation_of
-from s3_jax.training.records import append_json_line, read_json_lines
+from s3_jax.training.records import append_json_line, json_lines, read_json_lines, whole_lines
 from s3_jax.training.run import Run
 from s3_jax.training.steps import Batch
+from s3_jax.writing import write_whole
 
 
 def device_batches(run: Run, subset: Subset) -> Iterable[Batch]:
@@ -55,13 +57,24 @@ def error_of_network(run: Run, network: Network, subset: Subset, architecture: A
 
 
 class EvaluationRecord:
-    """The architectures evaluated in one space: read from `path`, asked of `error_of` where new, appended at once."""
+    """The architectures evaluated in one space: read from `path`, asked of `error_of` where new, appended at once.
+
+    What is damaged of `path` is left out, and evaluated again when it is asked for.
+    """
 
     def __init__(self, run: Run, path: Path, error_of: Callable[[], Callable[[Architecture], float]]) -> None:
         self._run, self._path, self._make_error_of = run, path, error_of
         self._error_of: Callable[[Architecture], float] | None = None
-        records = [Evaluated.from_json(record) for record in read_json_lines(path)]
+        records = read_json_lines(path, self._parse)
         self._known = {record.architecture: record for record in records}
+        if jax.process_index() == 0 and whole_lines(path) > len(self._known):
+            write_whole(path, json_lines(record.to_json() for record in self._known.values()))
+
+    def _parse(self, record: Any) -> Evaluated:
+        evaluated = Evaluated.from_json(record)
+        if evaluated.cost != self._run.cost(evaluated.architecture) or not 0 <= evaluated.error <= 100:
+            raise S3Error("its parameters, MACs or error cannot be those of its architecture")
+        return evaluated
 
     def __call__(self, architecture: Architecture) -> Evaluated:
         """The evaluated architecture. Raises Interrupted where the run was asked to stop."""

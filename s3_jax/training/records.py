@@ -8,38 +8,83 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+from absl import logging
 
 from s3_jax.config import RunConfig
 from s3_jax.errors import S3Error
-from s3_jax.writing import write_whole
+from s3_jax.writing import as_json, write_whole
+
+T = TypeVar("T")
+
+_AGAIN = "remove it, and its phase is done again"
 
 PACKAGES = ("s3_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets")
 
 
 def write_json(path: Path, record: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path, as_json(record, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises S3Error where it is not one."""
+def read_json(path: Path, advice: str = _AGAIN) -> Any:
+    """The content of a JSON file. Raises S3Error where it is not one, with what to do about it."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise S3Error(f"{path} is not a JSON file: {error}; remove it, and its phase is done again") from error
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise S3Error(f"{path} is not a JSON file: {error}; {advice}") from error
+    except OSError as error:
+        raise S3Error(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """The records of a file of JSON lines; a last line cut short by a killed process does not count."""
+def read_record(path: Path, parse: Callable[[Any], T], advice: str = _AGAIN) -> T:
+    """What `parse` makes of a JSON file of a run. Raises S3Error, naming the file, where that is not such a record."""
+    record = read_json(path, advice)
+    try:
+        return parse(record)
+    except _NO_RECORD as error:
+        raise S3Error(f"{path} is damaged: {_reason(error)}; {advice}") from error
+
+
+def read_json_lines(path: Path, parse: Callable[[Any], Any] = lambda record: record) -> list[Any]:
+    """What `parse` makes of every line of a file of JSON lines.
+
+    A last line cut short by a killed process does not count. A line that is damaged, as by zeros after a power cut, is
+    left out with a warning: such files note what can be done again.
+    """
     if not path.exists():
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    records = []
+    for number, line in enumerate(path.read_bytes().rpartition(b"\n")[0].split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(parse(json.loads(line)))
+        except (*_NO_RECORD, RecursionError) as error:
+            logging.warning("line %d of %s is damaged and left out: %s", number, path, _reason(error))
+    return records
+
+
+def whole_lines(path: Path) -> int:
+    """How many lines of a file have their end, be they damaged or not."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def json_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """The content of a file of these JSON lines."""
+    return "".join(as_json(record) + "\n" for record in records)
+
+
+# What reading a record raises where it is no such record, or no JSON at all.
+_NO_RECORD = (S3Error, KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+def _reason(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
@@ -52,7 +97,7 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
             if file.read(1) != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        file.write((json.dumps(record) + "\n").encode())
+        file.write((as_json(record) + "\n").encode())
 
 
 class Metrics:
@@ -70,8 +115,8 @@ class Metrics:
         """Drop what a stopped process wrote of `phase` after the update from which it is taken up again."""
         if not self._active or not self._path.exists():
             return
-        kept = [r for r in read_json_lines(self._path) if r["phase"] != phase or r["step"] <= step]
-        write_whole(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        lines = read_json_lines(self._path, _metrics_line)
+        write_whole(self._path, json_lines(r for r in lines if r["phase"] != phase or r["step"] <= step))
 
     def write(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """One line for `phase`, e.g. "space_0/train", at update `step`."""
@@ -104,6 +149,12 @@ class Metrics:
             self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _metrics_line(record: Any) -> Mapping[str, Any]:
+    if not isinstance(record["phase"], str) or not isinstance(record["step"], int):
+        raise ValueError("phase and step are no name and number")
+    return record
 
 
 def environment() -> dict[str, Any]:
