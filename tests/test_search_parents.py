@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -76,3 +77,37 @@ def test_the_rest_of_a_generation_is_random() -> None:
     bred = ask(wider, COST_OF)
     assert shapes(bred[:10]) == {(1, 32)}
     assert len(shapes(bred[10:])) == 9  # every depth with every width
+
+
+WIDE = SearchSpace((StageSpace((1,), (32, 64, 96, 128, 160), (2, 4), (1.0, 1.5, 2.0), (32, 64, 96)),) * 2)
+
+
+def bred(config: SearchConfig, seeds: int) -> list[list[tuple[int, ...]]]:
+    """Widths of what is bred of four parents, each of a width of its own in both stages, for so many seeds."""
+    rng = np.random.default_rng(0)
+    parents = []
+    for width in (32, 64, 96, 128):
+        space = WIDE.replace(0, "embed_dim", (width,)).replace(1, "embed_dim", (width,))
+        parents.append(Evaluated(one := sample(space, rng), COST_OF(one), 10.0))
+    state = tell(init(WIDE, config, seed=0), parents)
+    asked = [ask(dataclasses.replace(state, seed=seed), COST_OF) for seed in range(seeds)]
+    return [[tuple(stage.embed_dim for stage in one.stages) for one in generation] for generation in asked]
+
+
+def test_every_pair_of_parents_has_children_equally_often() -> None:
+    children = [widths for generation in bred(CONFIG, 300) for widths in generation[5:]]
+    mixed = [tuple(sorted(widths)) for widths in children if widths[0] != widths[1]]
+    counts = [mixed.count(pair) for pair in itertools.combinations((32, 64, 96, 128), 2)]
+    assert sum(counts) == len(mixed)  # each of two parents
+    assert len(mixed) == pytest.approx(len(children) / 2, abs=4 * np.sqrt(len(children) / 4))
+    assert max(abs(count - len(mixed) / 6) for count in counts) < 4 * np.sqrt(len(mixed) * 5 / 36)
+
+
+def test_a_generation_has_as_many_mutants_and_children_as_wanted() -> None:
+    config = dataclasses.replace(CONFIG, population=12, mutations=2, crossovers=7)
+    generations = bred(config, 60)
+    assert all(len(generation) == 12 for generation in generations)
+    for place in range(12):
+        mixed = any(generation[place][0] != generation[place][1] for generation in generations)
+        new = any(160 in generation[place] for generation in generations)
+        assert (mixed, new) == (place >= 2, place >= 9), place

@@ -64,3 +64,16 @@ def test_a_mutation_redraws_every_choice_of_a_block_by_itself() -> None:
     children = [mutate(SPACE, SHALLOW, rng, probability=1.0, stage_probability=0.0).stages for _ in range(DRAWS)]
     assert_uniform([stages[0].blocks for stages in children], 8)
     assert_uniform([stages[0].blocks[0].window == stages[1].blocks[0].window for stages in children], 2)
+
+
+def test_a_mutation_decides_for_every_choice_of_a_block_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    parent = Architecture((Stage(32, (FIRST,)),) * 2)
+    children = [mutate(SPACE, parent, rng, probability=0.5, stage_probability=0.0).stages for _ in range(4 * DRAWS)]
+    blocks = [stages[0].blocks[0] for stages in children]
+    changed = np.array([(block.window != 2, block.mlp_ratio != 1.0, block.qkv_dim != 32) for block in blocks])
+    # Redrawn in half of the cases, and then half of the draws are the parent's.
+    spread = 4 * np.sqrt(3 / 16 / len(blocks))
+    assert changed.mean(axis=0) == pytest.approx([1 / 4] * 3, abs=spread)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert np.mean(changed[:, one] & changed[:, other]) == pytest.approx(1 / 16, abs=spread)
