@@ -288,3 +288,6 @@ def test_the_seed_alone_decides_on_samples_and_holdout(monkeypatch, tmp_path) ->
     held = [{rows(each.subset) for each in one.measured if each.architecture is None} for one in runs]
     assert held[0] == held[1] != held[2]
     assert runs[0].evaluated(0) == runs[1].evaluated(0) != runs[2].evaluated(0)
+    searched = [SearchState.from_json(one.read("space_0/search/state.json")).evaluated for one in runs]
+    assert searched[0] == searched[1]
+    assert searched[0][0] != searched[2][0]
