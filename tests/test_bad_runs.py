@@ -4,10 +4,12 @@
 nothing here depends on how good they are, and nothing but the programs that measure is compiled.
 """
 
+import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,21 @@ from rich.console import Console
 
 from s3_jax import pipeline
 from s3_jax.config import Config, from_mapping
+from s3_jax.data.dataset import Subset, open_data
 from s3_jax.extract import extract
+from s3_jax.pipeline import run_pipeline
 from s3_jax.report.records import read_run
+from s3_jax.report.tables import result_table
+from s3_jax.space import Architecture
+from s3_jax.standalone import Standalone
+from s3_jax.training import start
 from s3_jax.training.checkpoints import Checkpoints
+from s3_jax.training.evaluate import error_of_network
 from s3_jax.training.fit import fit, initial_weights
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network, initial_params
 from s3_jax.training.programs import training_of
+from s3_jax.training.records import environment
 from s3_jax.training.run import Run
 
 ROUNDS = 1  # how many inputs there are of each kind, as a multiple
@@ -49,8 +59,7 @@ def tiny() -> Config:
     return from_mapping(Config, config.to_dict())
 
 
-def start(config: Config, workdir: Path) -> dict[str, Any]:
-    return pipeline.run_pipeline(config, workdir, console=Console(quiet=True), stop=StopRequest())
+open_data_once, environment_once = cache(open_data), cache(environment)
 
 
 def untrained(run: Run, phase: str, structure: Any, config: Any, subset: Any, initial: Any = None) -> Network:
@@ -74,10 +83,12 @@ def training_for(run: Run, structure: Any, config: Any, num_steps: int) -> Any:
 
 
 class Finished:
-    """A finished run, and its trained networks by phase and structure: those are not read anew for each record."""
+    """A finished run, its networks by phase and structure, and what was measured of them: not done anew each time."""
 
     def __init__(self, workdir: Path) -> None:
-        self.workdir, self.networks = workdir, {}
+        self.workdir = workdir
+        self.networks: dict[Any, Network] = {}
+        self.errors: dict[Any, float] = {}
         self.result = self.run(workdir)
         self.files = {path.relative_to(workdir): path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
@@ -86,10 +97,22 @@ class Finished:
             self.networks[phase, structure] = untrained(run, phase, structure, *arguments)
         return self.networks[phase, structure]
 
+    def error(self, run: Run, network: Network, subset: Subset, architecture: Architecture) -> float:
+        asked = (network.structure, subset.split, tuple(subset.indices), architecture)
+        if asked not in self.errors:
+            self.errors[asked] = error_of_network(run, network, subset, architecture)
+        return self.errors[asked]
+
     def run(self, workdir: Path) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pipeline, "fit", self.fit)
-            return start(tiny(), workdir)
+            patch.setattr(pipeline, "error_of_network", self.error)
+            patch.setattr(pipeline, "error_of_subnets", lambda *arguments: partial(self.error, *arguments))
+            patch.setattr(start, "open_data", open_data_once)
+            patch.setattr(start, "environment", environment_once)
+            result = run_pipeline(tiny(), workdir, console=Console(quiet=True), stop=StopRequest())
+        result_table(result)
+        return result
 
     def copy(self, workdir: Path, without: tuple[str, ...] = ()) -> Path:
         """A copy, in the state in which a run is that was stopped before it wrote some of its files."""
@@ -97,7 +120,10 @@ class Finished:
         for name, data in self.files.items():
             if not str(name).startswith(without):
                 (workdir / name).parent.mkdir(parents=True, exist_ok=True)
-                (workdir / name).write_bytes(data)
+                if "checkpoints" in name.parts:
+                    os.link(self.workdir / name, workdir / name)
+                else:
+                    (workdir / name).write_bytes(data)
         return workdir
 
     def lost(self, workdir: Path, damaged: str, without: tuple[str, ...]) -> list[str]:
@@ -157,23 +183,31 @@ def test_a_run_with_a_damaged_record_is_refused_or_ends_as_undisturbed(stopped, 
     for record in records * ROUNDS:
         whole = finished.files[Path(record)]
         for what, data in damaged_records(whole, rng):
+            if record == "result.json" and " = " in what:
+                continue  # its numbers are shown, and read by nothing
             workdir = finished.copy(tmp_path / "run", without)
             (workdir / record).unlink()
             if data is not None:
                 (workdir / record).write_bytes(data)
 
             def compare(
-                result: dict[str, Any], workdir: Path = workdir, data: bytes | None = data, whole: bytes = whole
+                result: dict[str, Any],
+                workdir: Path = workdir,
+                data: bytes | None = data,
+                whole: bytes = whole,
+                record: str = record,
             ) -> str:
-                others = [n for n in WRITTEN if json.loads((workdir / n).read_text()) != json.loads(finished.files[n])]
+                read = [n for n in WRITTEN if (workdir / n).exists() and (data is None or str(n) != record)]
+                others = [
+                    str(n) for n in read if json.loads((workdir / n).read_text()) != json.loads(finished.files[n])
+                ]
                 if result == finished.result and not others:
                     return SAME
                 return OTHER if data and is_another_value(data, whole) else f"the result is another: {others}"
 
-            faults = len(tally.faults)
-            other = tally.other
             tally.judge(f"{record}, {what}", lambda w=workdir: finished.run(w), compare, AS_MAIN)
-            lost = [] if len(tally.faults) > faults or tally.other > other else finished.lost(workdir, record, without)
+            # Where a number of a record is another, so is what is rightly written after it.
+            lost = [] if data and is_another_value(data, whole) else finished.lost(workdir, record, without)
             tally.faults += [f"{record}, {what}: lost or changed: {lost}"] if lost else []
     tally.check()
 
@@ -190,7 +224,10 @@ WRITTEN = tuple(
 
 def damaged_checkpoints(folder: Path, rng: np.random.Generator) -> Iterator[tuple[str, Callable[[Path], object]]]:
     """What can become of the files of a folder of checkpoints, each a name and a function of a copy of it."""
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    # Not by name: that of files of arrays is drawn anew in every run.
+    paths.sort(key=lambda path: (path.parent, path.stat().st_size))
+    names = [str(path.relative_to(folder)) for path in paths]
     newest = max(folder.iterdir(), key=lambda path: int(path.name.split("_")[1])).name
     for name in [name for name in names if name.startswith(newest)]:
         data = (folder / name).read_bytes()
@@ -211,16 +248,15 @@ def test_damaged_checkpoints_are_refused_or_read_as_they_were(finished, tmp_path
     )
     training = training_for(run, structure, tiny().retrain.train, 9)
     whole = restored(folder, structure, training)
-    before = restored(folder, structure, training)
     assert whole is not None
-    assert_same = partial(compare_states, whole)
-    assert assert_same(before) == SAME
-    for name, harm in damaged_checkpoints(folder, rng):
+    compare = partial(compare_states, whole)
+    harms = list(damaged_checkpoints(folder, rng))
+    for name, harm in [harms[index] for index in sorted(rng.permutation(len(harms))[: 24 * ROUNDS])]:
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(folder, tmp_path / "copy")
         harm(tmp_path / "copy")
         harmed = {path: path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
-        tally.judge(name, lambda: restored(tmp_path / "copy", structure, training), assert_same, AS_MAIN)
+        tally.judge(name, lambda: restored(tmp_path / "copy", structure, training), compare, AS_MAIN)
         left = {path: path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
         tally.faults += [] if left == harmed else [f"{name}: files were changed or removed"]
     tally.check()
@@ -247,8 +283,8 @@ def compare_states(whole: Any, found: Any) -> str:
     return OTHER if all(np.isfinite(one).all() for one, _ in pairs) else "weights that are not finite are taken"
 
 
-def test_damaged_runs_are_read_for_report_and_extraction_or_refused(finished, tmp_path) -> None:
-    rng, tally = np.random.default_rng(7), Tally("damaged runs, report and extraction")
+def test_damaged_runs_are_reported_or_refused(finished, tmp_path) -> None:
+    rng, tally = np.random.default_rng(7), Tally("damaged runs, report")
     expected = read_run(finished.workdir)
     for record in [str(name) for name in finished.files if "checkpoints" not in str(name)] * ROUNDS:
         whole = finished.files[Path(record)]
@@ -273,9 +309,12 @@ def test_networks_are_extracted_from_damaged_runs_or_refused(finished, tmp_path)
             (workdir / record).unlink()
             if data is not None:
                 (workdir / record).write_bytes(data)
-            right = is_another_value(data, whole) if data else False
-            compare = lambda found, other=right: (  # noqa: E731
-                SAME if found.spec == expected else OTHER if other else f"another network: {found.spec}"
-            )
+
+            def compare(model: Standalone, data: bytes | None = data, whole: bytes = whole) -> str:
+                unmeasured = dataclasses.replace(expected, about=dataclasses.replace(expected.about, accuracy=""))
+                if model.spec == (unmeasured if data is None else expected):
+                    return SAME
+                return OTHER if data and is_another_value(data, whole) else f"another network: {model.spec.about}"
+
             tally.judge(f"{record}, {what}", lambda w=workdir: extract(w, retrained=True), compare, AS_MAIN)
     tally.check()

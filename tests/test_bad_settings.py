@@ -3,7 +3,7 @@
 import copy
 import shutil
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,11 @@ from rich.console import Console
 
 from s3_jax import pipeline
 from s3_jax.config import Config, from_mapping, to_mapping
+from s3_jax.data.dataset import open_data
+from s3_jax.training import start
 from s3_jax.training.loop import StopRequest
+
+open_data_once = cache(open_data)
 
 
 class Reached(Exception):
@@ -141,6 +145,8 @@ def test_settings_are_refused_by_name_before_anything_is_trained_or_written(kind
         raise Reached
 
     monkeypatch.setattr(pipeline, "fit", reached)
+    monkeypatch.setattr(start, "open_data", open_data_once)
+    monkeypatch.setattr(start, "environment", dict)
     whole, workdir, tally = (
         to_mapping(from_mapping(Config, tiny_config.get_config().to_dict())),
         tmp_path / "run",
