@@ -14,6 +14,7 @@ import pytest
 
 from s3_jax import zoo
 from s3_jax.config import DataConfig
+from s3_jax.cost import Evaluated
 from s3_jax.data.dataset import open_data
 from s3_jax.errors import S3Error
 from s3_jax.extract import extract
@@ -148,6 +149,23 @@ def test_its_networks_can_be_taken_out(finished):
         found = accuracy(model, test, data, class_names=model.spec.class_names, batch_size=359)
         assert found.top1 == pytest.approx(measured, abs=0.3)  # one image of 359 may lie on the edge
     assert f"{best['test_accuracy']:.2f} % on split test" in model.spec.about.accuracy
+
+
+def test_errors_are_of_images_that_the_supernet_was_not_trained_on(finished):
+    """Recorded errors are those of the subnets, taken out and measured on the holdout; on other images they differ."""
+    config = DataConfig(source="digits", holdout_fraction=0.2, mean=(0.3, 0.3, 0.3), std=(0.38, 0.38, 0.38))
+    data = open_data(config, seed=0)
+    lines = (finished / "space_1" / "evaluated.jsonl").read_text().splitlines()
+    recorded = [Evaluated.from_json(json.loads(line)) for line in (lines[0], lines[-1])]
+    models = [extract(finished, each.architecture) for each in recorded]
+    expected = [100 - each.error for each in recorded]
+    on = {
+        split: [accuracy(model, getattr(data, split), config, batch_size=359).top1 for model in models]
+        for split in ("holdout", "train", "test")
+    }
+    assert on["holdout"] == pytest.approx(expected, abs=0.4)  # one image of 288 may lie on the edge
+    assert on["train"] != pytest.approx(expected, abs=0.4)
+    assert on["test"] != pytest.approx(expected, abs=0.4)
 
 
 def test_a_network_that_is_not_in_the_run_is_refused(finished, tmp_path):

@@ -1,0 +1,293 @@
+"""Which images, weights and budgets every phase of a run is given: on images alone, in seconds, with nothing trained.
+
+Training and measuring are replaced by what notes its arguments. "Trained" weights are random numbers of the phase.
+"""
+
+import json
+import zlib
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+import tiny_config
+from rich.console import Console
+
+from s3_jax import pipeline
+from s3_jax.config import Config, from_mapping
+from s3_jax.cost import Evaluated, cost
+from s3_jax.data.dataset import ImageData, Subset, open_data
+from s3_jax.errors import Interrupted
+from s3_jax.models.subnet import Params, copy_overlap, slice_weights
+from s3_jax.search import SearchState
+from s3_jax.space import Architecture, SearchSpace, sample
+from s3_jax.training.loop import StopRequest
+from s3_jax.training.networks import Network, initial_params
+from s3_jax.training.run import Run
+
+RETRAINED = "retrain/best_B"
+
+
+class Fit(NamedTuple):
+    """A training that was asked for, and the weights it was to begin with."""
+
+    phase: str
+    structure: Any
+    config: Any
+    subset: Subset
+    begin: Params
+
+
+class Measured(NamedTuple):
+    """A measurement that was asked for: of the network that `phase` has trained, None as the architecture: of many."""
+
+    phase: str
+    subset: Subset
+    architecture: Architecture | None
+
+
+@cache
+def shapes_of(structure: Any) -> Any:
+    config = tiny()
+    return jax.eval_shape(partial(initial_params, structure, config.model, 10), jax.random.key(0))
+
+
+def weights_of(phase: str, structure: Any) -> Params:
+    """Random weights of a structure that are a phase's own."""
+    rng = np.random.default_rng(zlib.crc32(phase.encode()))
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes_of(structure))
+
+
+def error_of(architecture: Architecture) -> float:
+    """A made-up error in percent, the same for every phase."""
+    return 20 + zlib.crc32(repr(architecture).encode()) % 6000 / 100
+
+
+def tiny(**changes: Any) -> Config:
+    """The tiny configuration; changes: of fields by dotted names, dots written as two underscores."""
+    config = tiny_config.get_config()
+    config.evolution.num_samples = 30
+    config.retrain.train.epochs = 0.7
+    config.run.tensorboard = False
+    for name, value in changes.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    return from_mapping(Config, config.to_dict())
+
+
+class Recorder:
+    """Runs a pipeline and notes what its phases ask for; stops after so many evaluations where told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:
+        self.workdir = workdir
+        self.fits: list[Fit] = []
+        self.measured: list[Measured] = []
+        self.left: int | None = None
+        self.monkeypatch = monkeypatch
+
+    def listen(self) -> None:
+        """Take the place of training and measuring."""
+        for name in ("fit", "error_of_subnets", "error_of_network"):
+            self.monkeypatch.setattr(pipeline, name, getattr(self, name))
+        fresh = lambda run, phase, structure: weights_of(f"fresh {phase}", structure)  # noqa: E731
+        self.monkeypatch.setattr(pipeline, "initial_weights", fresh)
+
+    def fit(self, run: Run, phase: str, structure: Any, config: Any, subset: Subset, initial: Any = None) -> Network:
+        begin = initial() if initial else weights_of(f"fresh {phase}", structure)
+        self.fits.append(Fit(phase, structure, config, subset, jax.device_get(begin)))
+        return Network(phase, weights_of(phase, structure), structure)  # type: ignore[arg-type]
+
+    def error_of_subnets(self, run: Run, network: Any, subset: Subset) -> Callable[[Architecture], float]:
+        self.measured.append(Measured(network.definition, subset, None))
+
+        def error(architecture: Architecture) -> float:
+            if self.left is not None:
+                self.left -= 1
+                if self.left < 0:
+                    raise Interrupted("stopped by the test")
+            return error_of(architecture)
+
+        return error
+
+    def error_of_network(self, run: Run, network: Any, subset: Subset, architecture: Architecture) -> float:
+        self.measured.append(Measured(network.definition, subset, architecture))
+        return error_of(architecture) / (2 if network.definition == RETRAINED else 1)
+
+    def run(self, config: Config, stop_after: int | None = None) -> dict[str, Any]:
+        """The run's result. Raises Interrupted after `stop_after` evaluations."""
+        self.listen()
+        self.left = stop_after
+        return pipeline.run_pipeline(config, self.workdir, console=Console(quiet=True), stop=StopRequest())
+
+    def begin_of(self, phase: str) -> Params:
+        """The weights with which a phase was first asked to begin."""
+        return next(fit.begin for fit in self.fits if fit.phase == phase)
+
+    def read(self, name: str) -> Any:
+        return json.loads((self.workdir / name).read_text())
+
+    def evaluated(self, index: int) -> list[Evaluated]:
+        """The architectures that were evaluated in a space, in their order."""
+        lines = (self.workdir / f"space_{index}" / "evaluated.jsonl").read_text().splitlines()
+        return [Evaluated.from_json(json.loads(line)) for line in lines]
+
+
+@pytest.fixture
+def recorder(monkeypatch, tmp_path) -> Recorder:
+    return Recorder(monkeypatch, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return open_data(tiny().data, seed=0)
+
+
+def rows(subset: Subset) -> tuple[str, tuple[int, ...]]:
+    """Which images these are."""
+    return subset.split, tuple(map(int, subset.indices))
+
+
+def assert_equal(actual: Params, expected: Params) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_supernets_are_trained_on_train_without_the_images_that_errors_are_measured_on(recorder, data) -> None:
+    recorder.run(tiny())
+    trained = {rows(fit.subset) for fit in recorder.fits if fit.phase.startswith("space_")}
+    searched = {rows(each.subset) for each in recorder.measured if each.architecture is None}
+    assert trained == {rows(data.train)}
+    assert searched == {rows(data.holdout)}
+    ((split, train),), ((measured_split, held),) = trained, searched
+    assert split == measured_split == "train"
+    assert not set(train) & set(held)
+    assert sorted((*train, *held)) == list(range(len(data.train.source)))
+    assert {fit.phase for fit in recorder.fits} == {"space_0", "space_1", RETRAINED}
+    assert {each.phase for each in recorder.measured if each.architecture is None} == {"space_0", "space_1"}
+
+
+def test_networks_are_measured_on_the_test_split_alone(recorder, data) -> None:
+    result = recorder.run(tiny())
+    tested = [each for each in recorder.measured if each.architecture is not None]
+    assert {rows(each.subset) for each in tested} == {rows(data.test)}
+    assert data.test.split == "test"
+    best = [SearchState.from_json(recorder.read(f"space_{index}/search/state.json")) for index in (0, 1)]
+    winners = [min(state.evaluated, key=lambda one: one.error).architecture for state in best]
+    expected = {("space_0", winners[0]), ("space_1", winners[1]), (RETRAINED, winners[1])}
+    assert {(each.phase, each.architecture) for each in tested} == expected
+    for row, winner in zip(result["spaces"], winners, strict=True):
+        assert row["best"]["test_accuracy_inherited"] == 100 - error_of(winner)
+    assert result["winner"]["test_accuracy"] == 100 - error_of(winners[1]) / 2
+    assert result["winner"]["architecture"] == winners[1].to_json()
+
+
+def test_a_holdout_split_of_its_own_leaves_all_of_train_to_training(recorder) -> None:
+    recorder.run(tiny(data__holdout_split="test"))
+    (trained,) = {rows(fit.subset) for fit in recorder.fits}
+    assert trained[0] == "train"
+    assert trained[1] == tuple(range(len(trained[1])))
+    assert {each.subset.split for each in recorder.measured} == {"test"}
+
+
+def test_retraining_takes_all_of_train_and_its_own_settings(recorder, data) -> None:
+    config = tiny()
+    recorder.run(config)
+    (retrained,) = [fit for fit in recorder.fits if fit.phase == RETRAINED]
+    assert rows(retrained.subset) == ("train", tuple(range(len(data.train.source))))
+    assert retrained.config == config.retrain.train != config.train
+    assert {fit.config for fit in recorder.fits if fit.phase != RETRAINED} == {config.train}
+    assert retrained.structure.to_json() == recorder.read("space_1/search/best.json")["architecture"]
+    assert retrained.structure.to_json() == recorder.read(f"{RETRAINED}/architecture.json")
+
+
+@pytest.mark.parametrize("from_supernet", [True, False])
+def test_retraining_begins_with_inherited_weights_or_from_scratch_as_asked(recorder, from_supernet) -> None:
+    recorder.run(tiny(retrain__from_supernet=from_supernet))
+    space = SearchSpace.from_json(recorder.read("space_1/space.json")["space"])
+    best = Architecture.from_json(recorder.read("space_1/search/best.json")["architecture"])
+    inherited = slice_weights(weights_of("space_1", space), space, best)
+    scratch = weights_of(f"fresh {RETRAINED}", best)
+    assert_equal(recorder.begin_of(RETRAINED), inherited if from_supernet else scratch)
+
+
+@pytest.mark.parametrize("init_from_previous", [True, False])
+def test_a_space_begins_with_the_weights_of_the_one_before_or_its_own_as_asked(recorder, init_from_previous) -> None:
+    recorder.run(tiny(evolution__init_from_previous=init_from_previous))
+    first, second = (SearchSpace.from_json(recorder.read(f"space_{index}/space.json")["space"]) for index in (0, 1))
+    fresh = weights_of("fresh space_1", second)
+    expected = copy_overlap(weights_of("space_0", first), fresh) if init_from_previous else fresh
+    assert_equal(recorder.begin_of("space_1"), expected)
+    assert_equal(recorder.begin_of("space_0"), weights_of("fresh space_0", first))
+
+
+def test_every_best_is_retrained_where_so_asked(recorder) -> None:
+    result = recorder.run(tiny(retrain__all_spaces=True))
+    assert {fit.phase for fit in recorder.fits} == {"space_0", "space_1", "retrain/best_A", RETRAINED}
+    spaces = [SearchSpace.from_json(recorder.read(f"space_{index}/space.json")["space"]) for index in (0, 1)]
+    for index, name in enumerate("AB"):
+        best = Architecture.from_json(recorder.read(f"space_{index}/search/best.json")["architecture"])
+        inherited = slice_weights(weights_of(f"space_{index}", spaces[index]), spaces[index], best)
+        assert_equal(recorder.begin_of(f"retrain/best_{name}"), inherited)
+        assert result["spaces"][index]["best"]["test_accuracy"] is not None
+
+
+@pytest.fixture(scope="module")
+def middle() -> float:
+    """About the middle of the multiply-adds of the tiny space's networks."""
+    cost_of, space, rng = partial(cost, image_size=8, patch_size=2, num_classes=10), tiny().space.build(), np.random
+    return float(np.median([cost_of(sample(space, rng.default_rng(seed))).macs for seed in range(200)]))
+
+
+def sampled_and_searched(recorder: Recorder) -> tuple[list[int], list[int]]:
+    """Multiply-adds of the architectures behind the first space's E-T Error, and of those that its search evaluated."""
+    errors = set(recorder.read("space_0/et_error.json")["sampled_errors"])
+    sampled = [each.cost.macs for each in recorder.evaluated(0) if each.error in errors]
+    state = SearchState.from_json(recorder.read("space_0/search/state.json"))
+    return sampled, [each.cost.macs for each in state.evaluated]
+
+
+def test_samples_are_drawn_under_the_budget_of_evolution_and_not_that_of_the_search(recorder, middle) -> None:
+    recorder.run(tiny(evolution__budget__max_macs=middle, search__population=12))
+    sampled, searched = sampled_and_searched(recorder)
+    assert max(sampled) < middle < max(searched)
+    assert recorder.read("space_0/et_error.json")["space"]["num_samples"] == 30  # none is left out
+
+
+def test_the_search_is_under_its_own_budget_and_not_that_of_evolution(recorder, middle) -> None:
+    recorder.run(tiny(search__budget__max_macs=middle, search__population=12))
+    sampled, searched = sampled_and_searched(recorder)
+    assert max(searched) < middle < max(sampled)
+    assert recorder.read("space_0/et_error.json")["space"]["num_samples"] == 30
+
+
+@pytest.mark.parametrize("stops", [(3, 20, 4), (31,)])
+def test_a_run_taken_up_again_draws_the_same_samples_searches_and_holdout(monkeypatch, tmp_path, stops) -> None:
+    alone = Recorder(monkeypatch, tmp_path / "alone")
+    expected = alone.run(tiny())
+    again = Recorder(monkeypatch, tmp_path / "again")
+    for stop_after in stops:
+        with pytest.raises(Interrupted):
+            again.run(tiny(), stop_after)
+    assert again.run(tiny()) == expected
+    for index in (0, 1):
+        assert again.evaluated(index) == alone.evaluated(index)
+        for name in ("space.json", "et_error.json", "search/state.json"):
+            assert again.read(f"space_{index}/{name}") == alone.read(f"space_{index}/{name}")
+    searched = {rows(each.subset) for each in again.measured if each.architecture is None}
+    assert len([each for each in again.measured if each.architecture is None]) > 2
+    assert searched == {rows(each.subset) for each in alone.measured if each.architecture is None}
+    assert len({rows(fit.subset) for fit in again.fits if fit.phase.startswith("space_")}) == 1
+
+
+def test_the_seed_alone_decides_on_samples_and_holdout(monkeypatch, tmp_path) -> None:
+    runs = [Recorder(monkeypatch, tmp_path / name) for name in ("first", "again", "other")]
+    for recorder, seed in zip(runs, (1, 1, 2), strict=True):
+        recorder.run(tiny(seed=seed))
+    held = [{rows(each.subset) for each in one.measured if each.architecture is None} for one in runs]
+    assert held[0] == held[1] != held[2]
+    assert runs[0].evaluated(0) == runs[1].evaluated(0) != runs[2].evaluated(0)
+    searched = [SearchState.from_json(one.read("space_0/search/state.json")).evaluated for one in runs]
+    assert searched[0] == searched[1]
+    assert searched[0][0] != searched[2][0]
