@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
-from PIL import UnidentifiedImageError
 
 from s3_jax.classes import match
 from s3_jax.config import DataConfig
 from s3_jax.data.augment import Normalization, centred
 from s3_jax.data.dataset import Subset
-from s3_jax.data.image_folder import SUFFIXES
+from s3_jax.data.image_folder import SUFFIXES, list_image_files
 from s3_jax.data.input import eval_batches
 from s3_jax.data.sources import BadImage, open_encoded
 from s3_jax.errors import S3Error
@@ -55,7 +53,7 @@ def list_images(paths: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for path in map(user_path, paths):
         if path.is_dir():
-            found += sorted(_images_below(path))
+            found += [path / name for name in list_image_files(str(path))]
         elif path.exists():
             found.append(path)
         else:
@@ -72,9 +70,7 @@ def read_image(path: Path, spec: Spec) -> np.ndarray:
     except OSError as error:
         raise S3Error(f"{path} cannot be read: {error.strerror or error}") from error
     except BadImage as error:
-        # Pillow's own words for that name an object in memory.
-        unknown = isinstance(error.__cause__, UnidentifiedImageError)
-        raise S3Error(f"{path}: {'not an image that Pillow knows' if unknown else error}") from error
+        raise S3Error(f"{path}: {error}") from error
     out = np.empty((spec.image_size, spec.image_size, 3), np.float32)
     Normalization(spec.mean, spec.std, spec.image_size)(pixels, out)
     return out
@@ -135,12 +131,6 @@ def accuracy(
         raise S3Error("there is no readable image to evaluate on")
     top1, top5 = (100.0 * right / images).tolist()
     return Accuracy(top1, top5, images)
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
 
 
 def _read_images(paths: Sequence[Path], spec: Spec) -> tuple[list[tuple[Path, np.ndarray]], list[str]]:

@@ -108,7 +108,7 @@ def test_a_folder_is_read_at_any_depth_without_what_is_hidden_or_no_file(tmp_pat
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "000.thumbs.jpg").mkdir()
     names = [str(path.relative_to(tmp_path)) for path in list_images([str(tmp_path)])]
-    assert names == ["a/2021/c.jfif.png", "a/z.jpg", "b.PNG"]
+    assert names == ["b.PNG", "a/z.jpg", "a/2021/c.jfif.png"]
     with pytest.raises(S3Error, match=r"no image in .*thumbs"):
         list_images([str(tmp_path / "000.thumbs.jpg")])
 
@@ -124,7 +124,7 @@ def test_what_is_no_image_is_told_and_the_rest_is_answered(tmp_path):
         predictions, problems = predict(make(), paths, batch_size=batch_size)
         assert [os.path.basename(found.path) for found in predictions] == ["a.png", "c.png", "e.png"]
         assert [problem.partition(": ")[0] for problem in problems] == [str(paths[1]), str(paths[3])]
-        assert "not an image that Pillow knows" in problems[0]
+        assert "not an image: the file is empty" in problems[0]
         assert "0x" not in "".join(problems)
     assert predict(make(), [paths[1]]) == ([], problems[:1])
     assert len(predict(make(), [paths[0], paths[0]])[0]) == 2

@@ -15,6 +15,7 @@ from PIL import Image
 
 from s3_jax.data.sources import OpenedSource, open_encoded
 from s3_jax.errors import S3Error
+from s3_jax.paths import printable
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".pfm", ".tif", ".tiff"),
@@ -184,10 +185,14 @@ def _list_split(path: str, split: str, skip_dead_links: bool) -> dict[str, tuple
 
 
 def _class_folders(folder: str, names: Sequence[str]) -> dict[str, str]:
-    """The folders of a split by the names of their classes, composed: file systems and archives differ in that."""
+    """The folders of a split by the names of their classes.
+
+    These are composed, as file systems and archives differ in that, and bytes that are not UTF-8 are escaped, as in all
+    that is written of them.
+    """
     folders: dict[str, str] = {}
     for name in names:
-        other = folders.setdefault(unicodedata.normalize("NFC", name), name)
+        other = folders.setdefault(printable(unicodedata.normalize("NFC", name)), name)
         if other != name:
             raise S3Error(
                 f"{folder} has two folders {name!r} that differ in their Unicode form alone ({other!a} and "
