@@ -12,7 +12,8 @@ from flax import nnx
 
 from s3_jax.cost import cost
 from s3_jax.errors import S3Error
-from s3_jax.models.attention import Windows, attend, attend_within, relative_bias
+from s3_jax.models.attention import Windows, attend, attend_within, relative_bias, windows_of_block
+from s3_jax.models.heads import all_at_once, one_by_one, one_by_one_in_place
 from s3_jax.models.layers import gelu, pad_to_multiple
 from s3_jax.models.subnet import Params, copy_overlap, slice_weights, subnet_mask
 from s3_jax.models.transformer import S3Transformer
@@ -34,7 +35,9 @@ def split(network: S3Transformer) -> tuple[nnx.GraphDef, Params]:
     return definition, nnx.to_pure_dict(params)
 
 
-def build(structure, every_width: bool = False, remat: bool = False) -> S3Transformer:
+def build(
+    structure, every_width: bool = False, remat: bool = False, platform: str = "cpu", output_norms: bool = False
+) -> S3Transformer:
     return S3Transformer(
         structure,
         image_size=IMAGE_SIZE,
@@ -43,6 +46,8 @@ def build(structure, every_width: bool = False, remat: bool = False) -> S3Transf
         kernel_std=0.0,
         every_width=every_width,
         remat=remat,
+        platform=platform,
+        output_norms=output_norms,
         rngs=nnx.Rngs(0),
     )
 
@@ -90,8 +95,12 @@ def test_masked_is_sliced_in_one_trace_with_zero_gradients_outside(supernet, ima
 
         return jax.jit(run)
 
-    # One that computes all blocks at the largest width, and one that has a body for every width.
-    definitions = [nnx.split(nnx.eval_shape(partial(build, SPACE, every_width)))[0] for every_width in (False, True)]
+    # All blocks at the largest width, or a body for every width; computed as on every kind of device.
+    kinds = ((False, "cpu"), (True, "cpu"), (False, "gpu"), (True, "tpu"))
+    definitions = [
+        nnx.split(nnx.eval_shape(partial(build, SPACE, every_width, platform=platform)))[0]
+        for every_width, platform in kinds
+    ]
     runs = list(map(masked_run, definitions))
     rng = np.random.default_rng(0)
     subnets = [largest(supernet.space), smallest(supernet.space)]
@@ -124,8 +133,30 @@ def assert_zero_outside(gradient, space, architecture):
     assert 0 < nonzero_inside <= count_inside
 
 
+@pytest.mark.parametrize("size", [(26, 18), (3, 5)])  # of the maps of stage 1; the second is smaller than a window
+def test_dense_maps_are_those_of_the_sliced_network_and_of_each_image_alone(size):
+    """With output norms, off the training size: windows stay, and depend on neither the map nor the batch."""
+    network = build(SPACE, output_norms=True, every_width=True)
+    definition, params = split(network)
+    noise = np.random.default_rng(4)
+    params = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.2 * noise.normal(size=leaf.shape), leaf.dtype), params)
+    images = jax.random.normal(jax.random.key(5), (3, PATCH_SIZE * size[0], PATCH_SIZE * size[1], 3))
+    for architecture in (smallest(network.space), sample(network.space, noise), largest(network.space)):
+        sliced = slice_weights(params, network.space, architecture)
+        alone = nnx.split(nnx.eval_shape(partial(build, architecture, output_norms=True)))[0]
+        expected = nnx.merge(alone, sliced).features(images)
+        masked = nnx.merge(definition, params).features(images, network.mask(architecture))
+        one = nnx.merge(alone, sliced).features(images[:1])
+        for dim, theirs, ours, first in zip(architecture.stages, expected, masked, one, strict=True):
+            assert_close(ours[..., : dim.embed_dim], theirs)
+            assert_close(first, theirs[:1])
+        windows = [windows_of_block(block.window, *size, 1).side for block in architecture.stages[0].blocks]
+        assert windows == [block.window for block in architecture.stages[0].blocks]
+
+
+@pytest.mark.parametrize("over_heads", [all_at_once, one_by_one, one_by_one_in_place])
 @pytest.mark.parametrize(("active", "shifted"), [(None, True), (2, True), (2, False), (3, True)])
-def test_attention_has_the_gradient_that_differentiation_gives(active, shifted):
+def test_attention_has_the_gradient_that_differentiation_gives(active, shifted, over_heads):
     """Against all heads at once, masked, without a gradient of our own; the map is odd, and windows shift."""
     rng, heads, windows = np.random.default_rng(3), 3, Windows(4, (2, 2))
     shapes = ((2, 7, 7, heads * 96), (3, heads, 32), (9, 9, heads))
@@ -143,7 +174,7 @@ def test_attention_has_the_gradient_that_differentiation_gives(active, shifted):
         return jnp.concatenate(outputs, -1)
 
     def ours(qkv, bias, table):
-        return attend_within(qkv, bias, table, windows, active, shifted)
+        return attend_within(qkv, bias, table, windows, over_heads, active, shifted)
 
     (expected, pull), (actual, pull_ours) = jax.vjp(plain, *inputs), jax.vjp(ours, *inputs)
     assert_close(actual, expected)

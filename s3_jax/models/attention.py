@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from s3_jax.models.heads import Heads, OverHeads
 from s3_jax.models.layers import Attention, Count, Linear, pad_to_multiple, product
 from s3_jax.space import HEAD_DIM
 
 # What Swin adds to the logits of token pairs that are neighbours only because the map was rolled.
 SHIFTED_APART = -100.0
-# The name under which a backward pass traces what it computes again.
-RECOMPUTED = "recomputed"
 
 Shifted = bool | Array
-# (inputs, what is told of them and has no gradient) to an array.
-Body = Callable[[Any, Any], Array]
 
 
 class Windows(NamedTuple):
@@ -32,19 +28,23 @@ class Windows(NamedTuple):
     shift: tuple[int, int]
 
 
-def windows_of_block(side: int, height: int, width: int, index: int) -> Windows:
-    """Windows of block `index` on a map: odd blocks shift by half a window along each axis it does not cover."""
+def windows_of_block(side: int, height: int, width: int, index: int, limit: int | None = None) -> Windows:
+    """Windows of block `index` on a map: odd blocks shift by half a window along each axis it does not cover.
+
+    limit: the largest side; None is no limit, and a smaller map is then padded to the window.
+    """
+    side = side if limit is None else min(side, limit)
     half = side // 2 if index % 2 else 0
     return Windows(side, (half if side < height else 0, half if side < width else 0))
 
 
-def window_attention(weights: Attention, x: Array, windows: Windows) -> Array:
+def window_attention(weights: Attention, x: Array, windows: Windows, over_heads: OverHeads) -> Array:
     """Multi-head self-attention within windows: (B, H, W, C) to (B, H, W, C).
 
     The linear layers run on the map's own tokens alone.
     """
-    qkv = project_qkv(weights.qkv.kernel[...], x)
-    return project_heads(weights.proj, attend_within(qkv, weights.qkv.bias[...], weights.bias_table[...], windows))
+    qkv, bias, table = project_qkv(weights.qkv.kernel[...], x), weights.qkv.bias[...], weights.bias_table[...]
+    return project_heads(weights.proj, attend_within(qkv, bias, table, windows, over_heads))
 
 
 def project_qkv(kernel: Array, x: Array) -> Array:
@@ -63,71 +63,25 @@ def project_heads(proj: Linear, attended: Array, computed: int | None = None) ->
 
 
 def attend_within(
-    qkv: Array, bias: Array, table: Array, windows: Windows, active: Count = None, shifted: Shifted = True
+    qkv: Array,
+    bias: Array,
+    table: Array,
+    windows: Windows,
+    over_heads: OverHeads,
+    active: Count = None,
+    shifted: Shifted = True,
 ) -> Array:
     """Attention of the tokens of each window to each other: (B, H, W, heads * 96) to (B, H, W, heads * 32).
 
-    bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). active: how many of
-    the heads count (None: all); the others are not computed, and are zero. shifted: whether the windows' shift, if they
-    have one, applies. In training, or where some heads do not count, they are computed one after another, and again in
-    the backward pass, so that only one has its logits in memory: they then stay in a processor's cache. A map that is
-    no multiple of the window is padded right and bottom with tokens that have the bias alone; they are attended to, as
-    in Swin, where zeros are padded before the linear layer.
+    bias: of queries, keys and values (3, heads, 32). table: relative position bias (S, S, heads). over_heads: in which
+    order heads are computed. active: how many of the heads count (None: all); the others are zero. shifted: whether the
+    windows' shift, if they have one, applies. A map that is no multiple of the window is padded right and bottom with
+    tokens that have the bias alone; they are attended to, as in Swin, where zeros are padded before the linear layer.
     """
-    (height, width), heads = qkv.shape[1:3], bias.shape[1]
+    (height, width), count = qkv.shape[1:3], bias.shape[1]
     qkv = pad_to_multiple(qkv, (windows.side, windows.side))
-    each = jnp.moveaxis(qkv.reshape(*qkv.shape[:3], heads, -1), 3, 0)
-    of_heads = (each, bias.swapaxes(0, 1).reshape(heads, -1), relative_bias(table, windows.side))
-    on = None if active is None else jnp.arange(heads) < active
-    attended = one_by_one(partial(attend, windows=windows))(of_heads, shifted, on)
-    return jnp.moveaxis(attended, 0, 3).reshape(*qkv.shape[:3], -1)[:, :height, :width]
-
-
-def one_by_one(body: Body) -> Callable[[Any, Any, Array | None], Array]:
-    """`body` for each slice of the leading axis of its inputs, zeros where `on` is false; None is true everywhere.
-
-    The backward pass, with respect to `inputs`, keeps nothing else, and computes each slice again before it goes back.
-    Where there is none to come and all slices are computed, they are at once: a loop is no use to an exported network.
-    """
-
-    def in_turn(inputs: Any, told: Any, on: Array | None) -> Array:
-        """The slices' results, stacked."""
-        return jax.lax.map(lambda turn: _where_on(turn[0], body, turn[1], told), (on, inputs))
-
-    @jax.custom_vjp
-    def run(inputs: Any, told: Any, on: Array | None) -> Array:
-        """The same, where no gradient is asked for."""
-        return jax.vmap(body, (0, None))(inputs, told) if on is None else in_turn(inputs, told, on)
-
-    def backward(kept: tuple[Any, Any, Array | None], cotangent: Array) -> tuple[Any, None, None]:
-        """The slices' gradients, stacked."""
-        inputs, told, on = kept
-        pull = partial(pull_back, body)
-        turns = (on, inputs, cotangent)
-        return jax.lax.map(lambda turn: _where_on(turn[0], pull, turn[1], told, turn[2]), turns), None, None
-
-    run.defvjp(lambda *arguments: (in_turn(*arguments), arguments), backward)
-    return run
-
-
-def _where_on(on: Array | None, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(*arguments)`, or zeros, without computing it, where `on` is false."""
-    if on is None:
-        return function(*arguments)
-    shapes = jax.eval_shape(function, *arguments)
-    return jax.lax.cond(on, function, lambda *_: zeros_of(shapes), *arguments)
-
-
-def zeros_of(tree: Any) -> Any:
-    """Zeros of the shapes and types of a tree of arrays."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
-
-
-def pull_back(body: Body, inputs: Any, told: Any, cotangent: Array) -> Any:
-    """The gradient with respect to `inputs`; the body's own operations, done again, are traced under a name."""
-    with jax.named_scope(RECOMPUTED):
-        back = jax.vjp(lambda tree: body(tree, told), inputs)[1]
-    return back(cotangent)[0]
+    heads = Heads(qkv, bias.swapaxes(0, 1).reshape(count, -1), relative_bias(table, windows.side))
+    return over_heads(partial(attend, windows=windows), heads, shifted, active)[:, :height, :width]
 
 
 def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Windows) -> Array:

@@ -2,7 +2,7 @@
 
 Both are `S3Transformer` and both compute their blocks with the same pure functions. A network's blocks may differ in
 shape, so they are a list and are unrolled. A supernet's are alike, so their weights are stacked on a leading depth axis
-and scanned; which run, how wide, and in which windows is told by a `SubnetMask`, an argument like any other.
+and scanned; a `SubnetMask`, an argument like any other, says which run, how wide, and in which windows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jax import Array
 
 from s3_jax.errors import S3Error
 from s3_jax.models.attention import Windows, window_attention, windows_of_block
+from s3_jax.models.heads import OverHeads, execution_on
 from s3_jax.models.layers import (
     Attention,
     Count,
@@ -74,7 +75,9 @@ class S3Transformer(nnx.Module):
     weights (0: 1 / sqrt(fan-in)). remat: recompute a network's blocks in the backward pass (no supernet needs it).
     every_width: compile a supernet's blocks for every embed_dim of the space, not only for the largest with masks.
     output_norms: a norm on each of the maps of `features`. batch_axis: the mesh axis over which the images are split,
-    where the network is called within `jax.shard_map`. Raises S3Error where patches do not tile the image.
+    where the network is called within `jax.shard_map`. platform: of the devices it runs on, as JAX calls it, to which
+    the order of the computation is suited (None: those of this process). Raises S3Error where patches do not tile the
+    image.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class S3Transformer(nnx.Module):
         every_width: bool = False,
         output_norms: bool = False,
         batch_axis: str | None = None,
+        platform: str | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         sides = map_sizes(image_size, patch_size, len(structure.stages))
@@ -98,6 +102,7 @@ class S3Transformer(nnx.Module):
         self.space = clamped if isinstance(clamped, SearchSpace) else None
         self.architecture = largest(clamped) if isinstance(clamped, SearchSpace) else clamped
         self.dtype, self.remat, self.every_width, self.batch_axis = dtype, remat, every_width, batch_axis
+        self.execution = execution_on(platform or jax.default_backend())
         dims = [stage.embed_dim for stage in self.architecture.stages]
         self.patch = Linear((patch_size, patch_size, channels, dims[0]), inputs=3, std=kernel_std, rngs=rngs)
         self.patch_norm = LayerNorm((dims[0],))
@@ -184,25 +189,34 @@ class S3Transformer(nnx.Module):
     def _run_stage(
         self, i: int, stage: Stage, x: Array, subnet: SubnetMask | None, rates: Array, key: Array | None, dense: bool
     ) -> Array:
-        limit = max(x.shape) if dense else min(x.shape[1:3])
+        limit = None if dense else min(x.shape[1:3])
         if self.space is not None and subnet is not None:
             space, mask = self.space.stages[i], subnet.stages[i]
             run = partial(run_subnet_stage, limit=limit, every_width=self.every_width, batch_axis=self.batch_axis)
-            return run(stage.blocks, x, mask, space, rates, key)
+            return run(stage.blocks, x, mask, space, rates, key, execution=self.execution)
         for j, (block, choice) in enumerate(zip(stage.blocks, self.architecture.stages[i].blocks, strict=True)):
-            windows = windows_of_block(min(choice.window, limit), x.shape[1], x.shape[2], j)
-            step = partial(run_block, windows=windows, batch_axis=self.batch_axis)
+            windows = windows_of_block(choice.window, x.shape[1], x.shape[2], j, limit)
+            over_heads = self.execution.over_heads
+            step = partial(run_block, windows=windows, over_heads=over_heads, batch_axis=self.batch_axis)
             block_key = None if key is None else jax.random.fold_in(key, j)
             x = (jax.checkpoint(step) if self.remat else step)(block, x, rate=rates[j], key=block_key)
         return x
 
 
 def run_block(
-    block: Block, x: Array, *, windows: Windows, rate: Array, key: Array | None, batch_axis: str | None = None
+    block: Block,
+    x: Array,
+    *,
+    windows: Windows,
+    over_heads: OverHeads,
+    rate: Array,
+    key: Array | None,
+    batch_axis: str | None = None,
 ) -> Array:
     """One block, (B, H, W, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
     first, second = (None, None) if key is None else jax.random.split(key)
-    x = x + drop_path(window_attention(block.attention, layer_norm(block.norm1, x), windows), rate, first, batch_axis)
+    attended = window_attention(block.attention, layer_norm(block.norm1, x), windows, over_heads)
+    x = x + drop_path(attended, rate, first, batch_axis)
     return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x)), rate, second, batch_axis)
 
 

@@ -20,7 +20,7 @@ from s3_jax.errors import S3Error
 from s3_jax.models.subnet import subnet_mask
 from s3_jax.space import Architecture, SearchSpace, map_sizes, sample
 from s3_jax.training.collectives import Collective, collectives
-from s3_jax.training.devices import check_batch_size, mesh_of, replicated, split
+from s3_jax.training.devices import check_batch_size, mesh_of, platform_of, replicated, split
 from s3_jax.training.executed import executed
 from s3_jax.training.fit import NUM_RANDOM_SUBNETS
 from s3_jax.training.networks import Structure, define, initial_params, trained_subnets
@@ -184,7 +184,8 @@ def _evaluation(name: str, config: Config, space: SearchSpace, mesh: Mesh, num_c
     }
     draws = _draws(space, lambda random: subnet_mask(space, random[0]))
     laid_out = jax.tree.map(partial(_shape, sharding=replicated(mesh)), params)
-    program = evaluation_of(define(space, config.model, num_classes), mesh)
+    definition = define(space, config.model, num_classes, platform=platform_of(mesh))
+    program = evaluation_of(definition, mesh)
     return Program(name, program, (laid_out, batch, _masks_shape(mesh, draws)), mesh.size, draws)
 
 

@@ -83,6 +83,11 @@ def _split_longest(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
 
+def platform_of(mesh: Mesh) -> str:
+    """What JAX calls the mesh's kind of devices: cpu, gpu or tpu."""
+    return mesh.devices.flat[0].platform
+
+
 def axis_of(mesh: Mesh) -> str | None:
     """The axis over which `summed_over_devices` splits a batch; None for one device, where it splits nothing."""
     return DATA_AXIS if mesh.size > 1 else None

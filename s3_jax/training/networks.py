@@ -18,7 +18,7 @@ from s3_jax.models.subnet import Params, SubnetMask, stack_masks, subnet_mask
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, largest, smallest
 from s3_jax.standalone import AnyArchitecture
-from s3_jax.training.devices import axis_of
+from s3_jax.training.devices import axis_of, platform_of
 from s3_jax.training.state import TrainState
 from s3_jax.training.steps import Batch, loss_of, train_step
 
@@ -45,9 +45,16 @@ class Network:
 
 
 @cache
-def define(structure: Structure, model: ModelConfig, num_classes: int, batch_axis: str | None = None) -> nnx.GraphDef:
-    """The definition of the network of an architecture, or of the supernet of a space; batch_axis as for these."""
-    return nnx.split(nnx.eval_shape(lambda: _make(structure, model, num_classes, jax.random.key(0), batch_axis)))[0]
+def define(
+    structure: Structure,
+    model: ModelConfig,
+    num_classes: int,
+    batch_axis: str | None = None,
+    platform: str | None = None,
+) -> nnx.GraphDef:
+    """The definition of the network of an architecture, or of the supernet of a space; batch_axis, platform: theirs."""
+    make = partial(_make, structure, model, num_classes, batch_axis=batch_axis, platform=platform)
+    return nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))[0]
 
 
 def initial_params(structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array) -> Params:
@@ -77,10 +84,11 @@ def update_of(
     layout: Any = None,
 ) -> Update:
     """The pure update (state, batch, subnets, key) -> (state, metrics) of a training: see `train_step`."""
-    batch_axis = None if layout is None else axis_of(layout.step.mesh)
+    mesh = None if layout is None else layout.step.mesh
+    batch_axis, platform = (None, None) if mesh is None else (axis_of(mesh), platform_of(mesh))
     return partial(
         train_step,
-        loss=loss_of(define(structure, model, num_classes, batch_axis), config.drop_path),
+        loss=loss_of(define(structure, model, num_classes, batch_axis, platform), config.drop_path),
         transformation=transformation,
         schedule=schedule,
         accumulation_steps=config.accumulation_steps,
@@ -90,7 +98,13 @@ def update_of(
 
 
 def _make(
-    structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array, batch_axis: str | None = None
+    structure: Structure,
+    model: ModelConfig,
+    num_classes: int,
+    key: jax.Array,
+    *,
+    batch_axis: str | None = None,
+    platform: str | None = None,
 ) -> S3Transformer | IsotropicTransformer:
     settings: dict[str, Any] = {
         "image_size": model.image_size,
@@ -104,4 +118,4 @@ def _make(
     }
     if isinstance(structure, IsotropicArchitecture):
         return IsotropicTransformer(structure, **settings)
-    return S3Transformer(structure, every_width=model.every_width, **settings)
+    return S3Transformer(structure, every_width=model.every_width, platform=platform, **settings)
