@@ -176,3 +176,19 @@ def test_dense_maps_keep_their_windows_and_others_never_exceed_the_map() -> None
         value += SCALE * normed(value, 1e-5)
         (found,) = network.features(faint, dense=dense)
         np.testing.assert_allclose(found, np.broadcast_to([value, -value], found.shape), rtol=1e-3)
+
+
+def test_every_map_has_the_norm_of_its_own_stage() -> None:
+    stage = StageSpace((1,), (2,), (2,), (1.0,), (32,))
+    architecture = largest(SearchSpace((stage,) * 2))
+    make = partial(S3Transformer, architecture, image_size=4, patch_size=1, num_classes=2, output_norms=True)
+    network = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    handing_on(network)
+    plain = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0), output_norms=False))
+    handing_on(plain)
+    faint = jnp.full((1, 4, 4, 3), 0.01)
+    for place, norm in enumerate(network.output_norms):
+        norm.scale[...] = jnp.full(2, 3.0 + place)
+    for place, (found, bare) in enumerate(zip(network.features(faint), plain.features(faint), strict=True)):
+        value = (3.0 + place) * normed(float(bare[0, 0, 0, 0]), 1e-5)
+        np.testing.assert_allclose(found, np.broadcast_to([value, -value], found.shape), rtol=1e-4)
