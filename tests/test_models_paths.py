@@ -92,7 +92,7 @@ def normed(value: float, epsilon: float) -> float:
     return value / np.sqrt(value**2 + epsilon)
 
 
-def handing_on(network, features: int = 2) -> None:
+def handing_on(network) -> None:
     """Weights under which every branch is SCALE times the norm before it, two channels that are each other's negative.
 
     Values are the norm's, tokens of a window alike, and units lie where GELU is a line, so only norms shape the result.
@@ -103,17 +103,17 @@ def handing_on(network, features: int = 2) -> None:
         if path[-1] == "scale":
             leaf[:] = 1.0 if path[0] == "norm" else SCALE
         if path[-2:] == ("qkv", "kernel"):
-            leaf[:, 2, 0, :features] = np.eye(features)
+            leaf[:, 2, 0, :2] = np.eye(2)
         if path[-2:] == ("proj", "kernel"):
-            leaf[0, :features] = np.eye(features)
+            leaf[0, :2] = np.eye(2)
         if path[-2:] in (("fc1", "kernel"), ("fc2", "kernel")):
-            leaf[:features, :features] = np.eye(features)
+            leaf[:2, :2] = np.eye(2)
         if path[-2:] in (("fc1", "bias"), ("fc2", "bias")):
-            leaf[:features] = 6.0 if path[-2] == "fc1" else -6.0
+            leaf[:2] = 6.0 if path[-2] == "fc1" else -6.0
         if path[-2:] == ("reduction", "kernel"):
-            leaf[0] = np.eye(features)
+            leaf[0] = np.eye(2)
         if path[-2:] == ("head", "kernel"):
-            leaf[:] = np.eye(features)
+            leaf[:] = np.eye(2)
     kernel = filled["patch", "kernel"]
     kernel[0, 0, 0] = 1.0, -1.0
     if ("class_token",) in filled:
@@ -161,3 +161,34 @@ def test_layer_norm_worked_out_by_hand_where_its_epsilon_counts() -> None:
     """Two values about 1 at +-0.01 have variance 1e-4: each becomes +-sqrt(10 / 11) = 0.953; the mean goes."""
     found = layer_norm(LayerNorm((2,)), jnp.asarray([[0.99, 1.01]]))
     np.testing.assert_allclose(found, [[-0.9534626, 0.9534626]], rtol=1e-4)
+
+
+def test_dense_maps_keep_their_windows_and_others_never_exceed_the_map() -> None:
+    """Maps of 2 x 2 and 2 x 4 in windows of 4: of 16 tokens that are attended to, 12 and 8 are padding, values zero."""
+    space = SearchSpace((StageSpace((1,), (2,), (4,), (1.0,), (32,)),))
+    make = partial(S3Transformer, largest(space), image_size=4, patch_size=1, num_classes=2)
+    network = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    handing_on(network)
+    for width, dense, share in ((2, True, 4 / 16), (4, True, 8 / 16), (2, False, 1.0), (4, False, 1.0)):
+        faint = jnp.full((16, 2, width, 3), 0.01)
+        value = SCALE * normed(0.01, 1e-5)
+        value += share * SCALE * normed(value, 1e-5)
+        value += SCALE * normed(value, 1e-5)
+        (found,) = network.features(faint, dense=dense)
+        np.testing.assert_allclose(found, np.broadcast_to([value, -value], found.shape), rtol=1e-3)
+
+
+def test_every_map_has_the_norm_of_its_own_stage() -> None:
+    stage = StageSpace((1,), (2,), (2,), (1.0,), (32,))
+    architecture = largest(SearchSpace((stage,) * 2))
+    make = partial(S3Transformer, architecture, image_size=4, patch_size=1, num_classes=2, output_norms=True)
+    network = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    handing_on(network)
+    plain = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0), output_norms=False))
+    handing_on(plain)
+    faint = jnp.full((1, 4, 4, 3), 0.01)
+    for place, norm in enumerate(network.output_norms):
+        norm.scale[...] = jnp.full(2, 3.0 + place)
+    for place, (found, bare) in enumerate(zip(network.features(faint), plain.features(faint), strict=True)):
+        value = (3.0 + place) * normed(float(bare[0, 0, 0, 0]), 1e-5)
+        np.testing.assert_allclose(found, np.broadcast_to([value, -value], found.shape), rtol=1e-4)
