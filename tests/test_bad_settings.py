@@ -30,7 +30,7 @@ BAD = {
     "seed": (-1,),
     "model.image_size": (0, -8, 7),
     "model.patch_size": (0, -1, 3),
-    "model.dtype": ("float16", "int32", "f32", ""),
+    "model.dtype": ("float16", "int32", "half", ""),
     "model.kernel_std": (-0.02,),
     "space.depth": (((0, 1),), ((),), (), ((2, 1),)),
     "space.embed_dim": (((-8,),), ((8, 8),)),

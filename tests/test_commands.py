@@ -49,7 +49,7 @@ def test_names_are_printed_as_they_are(home):
         assert name in done.stdout
     assert "\ufeff" not in done.stdout
     assert "hidden" not in done.stdout + done.stderr
-    assert done.stderr.splitlines()[-1] == f"predict: {home}/images/empty.png: not an image that Pillow knows"
+    assert done.stderr.splitlines()[-1] == f"predict: {home}/images/empty.png: not an image: the file is empty"
 
 
 def test_lines_of_json_are_json_whatever_the_names_and_the_terminal(home):

@@ -79,7 +79,7 @@ def test_more_devices_than_there_are_is_refused():
 def test_a_batch_that_cannot_be_divided_is_told_with_the_nearest_that_can(batch_size, nearest):
     mesh = make_mesh(1)
     message = (
-        f"train.batch_size = {batch_size} cannot be divided over 1 devices x 3 accumulation steps; .* is {nearest}$"
+        f"train.batch_size = {batch_size} cannot be divided over 1 devices x accumulation_steps = 3; .* is {nearest}$"
     )
     with pytest.raises(S3Error, match=message):
         check_batch_size(mesh, batch_size, 3, "train.batch_size")

@@ -12,7 +12,7 @@ from test_standalone import HALF, make
 
 from s3_jax import standalone, zoo
 from s3_jax.config import DataConfig
-from s3_jax.data.dataset import open_data
+from s3_jax.data.dataset import open_split
 from s3_jax.errors import S3Error
 from s3_jax.inference import accuracy, list_images, predict
 from s3_jax.standalone import Standalone
@@ -52,11 +52,9 @@ def write_images(folder, names, count=2):
 
 
 def measure(model, folder):
-    config = DataConfig(
-        source="image_folder", path=str(folder), train_split="test", test_split="test", mean=HALF, std=HALF, eval_crop=1
-    )
-    data = open_data(config, seed=0)
-    return accuracy(model, data.test, config, class_names=data.class_names, batch_size=5)
+    config = DataConfig(source="image_folder", path=str(folder), mean=HALF, std=HALF, eval_crop=1.0)
+    data = open_split(config, "test")
+    return accuracy(model, data.images, config, class_names=data.class_names, batch_size=5)
 
 
 def test_folders_that_sort_in_another_order_are_matched_by_name(tmp_path):
@@ -81,8 +79,8 @@ def test_folders_of_other_names_are_refused(tmp_path):
 
 def test_a_label_beyond_the_names_is_refused(tmp_path):
     write_images(tmp_path, CLASSES)
-    config = DataConfig(source="image_folder", path=str(tmp_path), train_split="test", test_split="test")
-    test = open_data(config, seed=0).test
+    config = DataConfig(source="image_folder", path=str(tmp_path))
+    test = open_split(config, "test").images
     with pytest.raises(S3Error, match="the data has a label 2, but 2 classes"):
         accuracy(colour_network(), test, config, class_names=CLASSES[:2], batch_size=5)
 

@@ -54,16 +54,6 @@ def test_a_while_loop_is_refused_where_it_has_products_however_deep():
     assert executed(lambda x: jax.lax.while_loop(lambda x: x.sum() < 1, jnp.cos, x), shape(2, 4)) == Work(0)
 
 
-def test_a_while_loop_counts_every_turn_where_known_arguments_tell_them():
-    def program(x, kernel, turns):
-        return jax.lax.fori_loop(1, turns, lambda _, x: x @ kernel, x)
-
-    assert executed(program, shape(2, 4), shape(4, 4), np.array(4)) == Work(3 * 2 * 4 * 4)
-    assert executed(program, shape(2, 4), shape(4, 4), np.array(1)) == Work(0)
-    with pytest.raises(S3Error, match="use a scan"):
-        executed(program, shape(2, 4), shape(4, 4), jax.ShapeDtypeStruct((), np.int32))
-
-
 def test_a_result_that_nobody_uses_costs_nothing():
     def program(a, b):
         unused = jax.jit(lambda a, b: (a @ b, a.sum()))(a, b)

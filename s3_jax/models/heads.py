@@ -13,7 +13,6 @@ from jax import Array
 
 from s3_jax.models.layers import Count
 from s3_jax.models.recompute import pull_back, zeros_of
-from s3_jax.space import HEAD_DIM
 
 # Attention of one head (`attention.attend` in some windows): (what it is made of, whether windows shift) to its result.
 OneHead = Callable[[tuple[Array, Array, Array], Any], Array]
@@ -56,9 +55,9 @@ def all_at_once(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> A
 def one_by_one(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> Array:
     """One head after another, so that only one has its logits in memory, and those that do not count are left out.
 
-    The backward pass keeps nothing but what goes in, and computes each head again before it goes back. For a TPU: heads
-    are laid out along the leading axis first, since channels are hard to cut at other multiples than 128. Where there
-    is no backward pass and all heads count, they are computed at once: a loop is no use to an exported network.
+    The backward pass keeps nothing but what goes in, and computes each head again before it goes back. For a CPU, whose
+    cache holds one head's logits, and for a TPU's memory. Where there is no backward pass and all heads count, they are
+    computed at once: a loop is no use to an exported network.
     """
     count = len(heads.bias)
     each = (jnp.moveaxis(_by_head(heads.qkv, count), 3, 0), heads.bias, heads.of_pairs)
@@ -84,55 +83,7 @@ def one_by_one(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> Ar
     return _side_by_side(run(each, shifted, on))
 
 
-def one_by_one_in_place(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> Array:
-    """As `one_by_one`, but each head is cut out of the channels where it lies, and its result written where it belongs.
-
-    For a CPU, where laying out all heads first, and their results afterwards, took a tenth of a gradient's time.
-    """
-    count = len(heads.bias)
-
-    def cut(heads: Heads, index: Array) -> tuple[Array, Array, Array]:
-        """What one head is made of."""
-        qkv = jax.lax.dynamic_slice_in_dim(heads.qkv, index * 3 * HEAD_DIM, 3 * HEAD_DIM, 3)
-        return qkv, heads.bias[index], heads.of_pairs[index]
-
-    def in_turn(heads: Heads, shifted: Any, active: Count) -> Array:
-        """The heads' results, side by side."""
-
-        def add(index: Array, found: Array) -> Array:
-            """The results with those of one more head."""
-            one = attend(cut(heads, index), shifted)
-            return jax.lax.dynamic_update_slice_in_dim(found, one, index * HEAD_DIM, 3)
-
-        empty = jnp.zeros((*heads.qkv.shape[:3], count * HEAD_DIM), heads.qkv.dtype)
-        return jax.lax.fori_loop(0, count if active is None else active, add, empty)
-
-    @jax.custom_vjp
-    def run(heads: Heads, shifted: Any, active: Count) -> Array:
-        """The same, where no gradient is asked for."""
-        return all_at_once(attend, heads, shifted, None) if active is None else in_turn(heads, shifted, active)
-
-    def backward(kept: tuple[Heads, Any, Count], cotangent: Array) -> tuple[Heads, None, None]:
-        """The heads' gradients."""
-        heads, shifted, active = kept
-
-        def add(index: Array, found: Heads) -> Heads:
-            """The gradients with those of one more head."""
-            of_one = jax.lax.dynamic_slice_in_dim(cotangent, index * HEAD_DIM, HEAD_DIM, 3)
-            qkv, bias, of_pairs = pull_back(attend, cut(heads, index), shifted, of_one)
-            return Heads(
-                jax.lax.dynamic_update_slice_in_dim(found.qkv, qkv, index * 3 * HEAD_DIM, 3),
-                jax.lax.dynamic_update_index_in_dim(found.bias, bias, index, 0),
-                jax.lax.dynamic_update_index_in_dim(found.of_pairs, of_pairs, index, 0),
-            )
-
-        return jax.lax.fori_loop(0, count if active is None else active, add, zeros_of(heads)), None, None
-
-    run.defvjp(lambda *arguments: (in_turn(*arguments), arguments), backward)
-    return run(heads, shifted, active)
-
-
-ON_CPU = Execution(one_by_one_in_place, unrolled=True)
+ON_CPU = Execution(one_by_one, unrolled=True)
 ON_GPU = Execution(all_at_once, unrolled=False)
 ON_TPU = Execution(one_by_one, unrolled=False)
 

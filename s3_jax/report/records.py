@@ -212,4 +212,8 @@ def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]
 
 
 def _damaged(path: Path, error: Exception) -> S3Error:
-    return S3Error(f"{path} cannot be read for the report: {error!r}; run its phase again or remove the file")
+    # A UnicodeDecodeError shows the whole file; another S3Error says all that there is to say.
+    reason = (
+        error.reason if isinstance(error, UnicodeDecodeError) else error if isinstance(error, S3Error) else repr(error)
+    )
+    return S3Error(f"{path} cannot be read for the report: {reason}; run its phase again or remove the file")

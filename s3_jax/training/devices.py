@@ -132,7 +132,7 @@ def check_batch_size(mesh: Mesh, batch_size: int, parts: int, field: str) -> Non
     if batch_size < 1 or batch_size % unit:
         nearest = max(unit, round(batch_size / unit) * unit)
         raise S3Error(
-            f"{field} = {batch_size} cannot be divided over {mesh.size} devices x {parts} accumulation steps; "
+            f"{field} = {batch_size} cannot be divided over {mesh.size} devices x accumulation_steps = {parts}; "
             f"the nearest that works is {nearest}"
         )
 

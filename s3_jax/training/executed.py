@@ -120,7 +120,7 @@ def _execute_as_named(equation: Any, inputs: list[Value], used: list[bool]) -> t
     if name == "scan":
         return _scan(equation, inputs, used)
     if name == "while":
-        return _while(equation, inputs)
+        return _while(equation)
     if name == "shard_map":
         return _shard_map(equation, inputs, used)
     if (inner := _called(equation)) is not None:
@@ -189,23 +189,7 @@ def _shard_map(equation: Any, inputs: list[Value], used: list[bool]) -> tuple[Se
     return [None] * len(equation.outvars), Work(size * work.macs, size * work.recomputed)
 
 
-def _while(equation: Any, inputs: list[Value]) -> tuple[Sequence[Value], Work]:
-    """A loop that turns as often as its condition tells, where that follows from known arguments."""
-    condition, body = equation.params["cond_jaxpr"], equation.params["body_jaxpr"]
-    num_asked, num_given = equation.params["cond_nconsts"], equation.params["body_nconsts"]
-    asked, given = inputs[:num_asked], inputs[num_asked : num_asked + num_given]
-    carry, work = inputs[num_asked + num_given :], Work()
-    while True:
-        (turns,), _ = _walk(condition.jaxpr, condition.consts, [*asked, *carry], [True])
-        if turns is None:
-            return _while_unknown(equation)
-        if not turns:
-            return carry, work
-        outputs, more = _walk(body.jaxpr, body.consts, [*given, *carry], [True] * len(carry))
-        carry, work = outputs, work.plus(more)
-
-
-def _while_unknown(equation: Any) -> tuple[Sequence[Value], Work]:
+def _while(equation: Any) -> tuple[Sequence[Value], Work]:
     for part in ("cond_jaxpr", "body_jaxpr"):
         jaxpr, consts = equation.params[part].jaxpr, equation.params[part].consts
         if _walk(jaxpr, consts, [None] * len(jaxpr.invars), [True] * len(jaxpr.outvars))[1] != Work():
