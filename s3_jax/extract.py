@@ -61,15 +61,19 @@ def _settings(workdir: Path) -> tuple[Config, dict[str, Any]]:
     return config, read_record(paths[1], lambda record: _checked_dataset(record["dataset"]), "put it back from a copy")
 
 
+# What shapes a training's state, and what the model card says of it.
+_OF_A_TRAINING = ("epochs", "batch_size", "ema_decay", "clip_norm", "decay_norms_and_biases")
+
+
 def _needed(settings: dict[str, Any]) -> Config:
     retrain = settings.get("retrain", {})
     return Config(
         model=_known(ModelConfig, settings.get("model", {}), "config.model"),
         data=_known(DataConfig, settings.get("data", {}), "config.data", "mean", "std", "eval_crop"),
-        train=_known(TrainConfig, settings.get("train", {}), "config.train"),
+        train=_known(TrainConfig, settings.get("train", {}), "config.train", *_OF_A_TRAINING),
         retrain=RetrainConfig(
             from_supernet=retrain.get("from_supernet", RetrainConfig().from_supernet),
-            train=_known(TrainConfig, retrain.get("train", {}), "config.retrain.train"),
+            train=_known(TrainConfig, retrain.get("train", {}), "config.retrain.train", *_OF_A_TRAINING),
         ),
     )
 

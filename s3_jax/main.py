@@ -44,10 +44,6 @@ def main(arguments: list[str]) -> int:
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()
-        if "://" in str(_WORKDIR.value):
-            raise S3Error(
-                f"--workdir={_WORKDIR.value} is no folder: mount the bucket (gcsfuse) and give its path there"
-            )
         workdir = user_path(str(_WORKDIR.value))
         try:
             settings = _CONFIG.value.to_dict()

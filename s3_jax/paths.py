@@ -20,7 +20,12 @@ def user_path(text: str | Path) -> Path:
     """
     if "://" in str(text):
         raise S3Error(f"{text} is no path: mount the bucket (gcsfuse) and give its path there")
-    return Path(expanded(str(text)))
+    path = Path(expanded(str(text)))
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, or a folder above it that may not be entered
+        raise S3Error(f"{printable(path)} cannot be looked at: {error.strerror}; give another path") from error
+    return path
 
 
 def expanded(text: str) -> str:

@@ -48,7 +48,10 @@ def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopR
 
 
 def _checked_result(result: Any) -> dict[str, Any]:
-    return {"spaces": result["spaces"], "winner": result["winner"]} | result
+    for row in result["spaces"]:
+        Evaluated.from_json(row["best"])
+    Architecture.from_json(result["winner"]["architecture"])
+    return result
 
 
 def _run(run: Run) -> dict[str, Any]:

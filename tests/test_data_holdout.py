@@ -75,3 +75,15 @@ def test_the_digits_are_held_out_by_class(seed: int) -> None:
     labels = data.train.source.labels
     shares = np.bincount(labels[data.holdout.indices]) / np.bincount(labels)
     assert np.abs(shares - 0.2).max() < 0.005
+
+
+def test_an_image_under_two_names_is_not_both_held_out_and_trained_on(tmp_path: Path) -> None:
+    """As where a class is oversampled by links to its files."""
+    config = write_classes(tmp_path, 12, 12)
+    for path in sorted((tmp_path / "train").rglob("*.png")):
+        path.with_stem(f"{path.stem}_again").symlink_to(path)
+    for seed in range(5):
+        data = open_data(config, seed=seed)
+        assert data.train.shared_with(data.holdout) == 0
+        assert len(data.train) >= 12
+        assert len(data.train_and_holdout) == 48

@@ -75,3 +75,8 @@ def test_what_is_no_text_or_no_json_is_told(content, message, tmp_path):
         read_user_json(tmp_path / "names.txt")
     with pytest.raises(S3Error, match="cannot be read: Is a directory"):
         read_text(tmp_path)
+
+
+def test_a_path_that_cannot_be_looked_at_is_told():
+    with pytest.raises(S3Error, match="cannot be looked at: File name too long"):
+        user_path("a" * 300)

@@ -208,3 +208,42 @@ def test_what_users_name_is_printed_as_it_is(terminal):
     assert hostile + "\n" in screen.getvalue()
     assert "x[/b]" in screen.getvalue().replace(hostile, "")
     assert "loss [/b]" in screen.getvalue()
+
+
+def test_batches_that_cannot_be_made_are_refused_before_the_folder_is_bound(tmp_path):
+    """Also those of the retraining, which comes last."""
+    config = tiny()
+    for change in ({"train": dataclasses.replace(config.train, batch_size=8)}, {"retrain": _retrained_in(config, 8)}):
+        changed = dataclasses.replace(config, augment=dataclasses.replace(config.augment, repeats=5), **change)
+        with pytest.raises(S3Error, match=r"augment\.repeats = 5: .* a batch of 8"):
+            begin(tmp_path / "run", changed)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def _retrained_in(config, batch_size):
+    return dataclasses.replace(config.retrain, train=dataclasses.replace(config.retrain.train, batch_size=batch_size))
+
+
+def test_a_version_that_is_text_is_read_and_an_old_one_is_told_before_its_settings(tmp_path):
+    begin(tmp_path, tiny())
+    rewrite(tmp_path / "config.json", lambda record: record.update(version="1"))
+    begin(tmp_path, tiny())
+    rewrite(tmp_path / "config.json", lambda record: (record.pop("version"), record["data"].update(eval_crop=0.9)))
+    with pytest.raises(S3Error, match="started by another version"):
+        begin(tmp_path, tiny())
+
+
+def test_a_lock_that_cannot_be_opened_is_told(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(S3Error, match=r"lock file that cannot be opened .*remove it"), only_run(tmp_path):
+        pass
+
+
+def test_a_finished_result_with_an_altered_name_is_refused(tmp_path):
+    block = {"window": 2, "mlp_ratio": 1.0, "qkv_dim": 32}
+    found = {"architecture": {"stages": [{"embed_dim": 8, "blocks": [block]}]}, "params": 1, "macs": 1, "error": 5.0}
+    result = {"spaces": [{"best": found}], "winner": found}
+    assert pipeline._checked_result(result) == result
+    altered = json.loads(json.dumps(result).replace('"window"', '"tindow"'))
+    with pytest.raises(S3Error, match="not an architecture record"):
+        pipeline._checked_result(altered)

@@ -102,6 +102,7 @@ def open_data(config: DataConfig, *, seed: int) -> ImageData:
         train, holdout = whole, subsets[config.holdout_split]
     else:
         train, holdout = _hold_out(whole, config.holdout_fraction, seed, opened.class_names)
+        train = _without(train, holdout)
     return ImageData(
         source=config.source,
         name=opened.name,
@@ -143,6 +144,17 @@ def _check_apart(train: Subset, other: Subset | None, field: str) -> None:
             f"data.{field} = {other.split!r} and data.train_split = {train.split!r} share {shared:,} images: what is "
             "measured on them would be learned by heart; choose splits, or slices of a split, that are apart"
         )
+
+
+def _without(train: Subset, holdout: Subset) -> Subset:
+    """Training images that are not held out under another name, as a link to the same file is. Raises S3Error."""
+    identities = train.source.identities
+    apart = ~np.isin(identities[train.indices], identities[holdout.indices])
+    if not apart.any():
+        raise S3Error("every training image is held out under another name: the split has the same files many times")
+    if twice := int((~apart).sum()):
+        logging.warning("%s training images are held out under another name, and left out of training", f"{twice:,}")
+    return dataclasses.replace(train, indices=train.indices[apart])
 
 
 def _hold_out(whole: Subset, fraction: float, seed: int, class_names: tuple[str, ...]) -> tuple[Subset, Subset]:

@@ -62,12 +62,7 @@ def train_batches(
     for an image that cannot be decoded.
     """
     rows = _local_rows(batch_size, process_index, process_count)
-    _check_repeats(augment.repeats, batch_size)
-    if process_count > 1 and len(rows) % 2 and (augment.mixup or augment.cutmix):
-        raise S3Error(
-            f"a batch of {batch_size} leaves {len(rows)} examples to each of {process_count} processes, but mixup and "
-            "cutmix pair neighbours; choose a batch size that is a multiple of twice the processes"
-        )
+    check_batch(augment, batch_size, process_count)
     shuffle_seed = int(generator(seed, ORDER).integers(2**32))
     batches = _TrainBatches(
         reader=_Reader(subset, data, image_size),
@@ -213,11 +208,18 @@ def _local_rows(batch_size: int, process_index: int, process_count: int) -> rang
     return range(process_index * local, (process_index + 1) * local)
 
 
-def _check_repeats(repeats: int, batch_size: int) -> None:
-    """Raises S3Error for a number of views that leaves a batch less than two images."""
+def check_batch(augment: AugmentConfig, batch_size: int, process_count: int = 1) -> None:
+    """Raises S3Error for a batch that repeated views leave less than two images, or that parts pairs of mixup."""
+    repeats = augment.repeats
     if repeats > 1 and 2 * repeats > batch_size:
         raise S3Error(
             f"augment.repeats = {repeats}: expected 1 (off), or more that leave two images to a batch of {batch_size}"
+        )
+    local = batch_size // process_count
+    if process_count > 1 and local % 2 and (augment.mixup or augment.cutmix):
+        raise S3Error(
+            f"a batch of {batch_size} leaves {local} examples to each of {process_count} processes, but mixup and "
+            "cutmix pair neighbours; choose a batch size that is a multiple of twice the processes"
         )
 
 

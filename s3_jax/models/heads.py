@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from s3_jax.models.layers import Count
-from s3_jax.models.recompute import pull_back, zeros_of
+from s3_jax.models.recompute import pull_back, recomputed, zeros_of
 
 # Attention of one head (`attention.attend` in some windows): (what it is made of, whether windows shift) to its result.
 OneHead = Callable[[tuple[Array, Array, Array], Any], Array]
@@ -42,14 +42,15 @@ class Execution:
 def all_at_once(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> Array:
     """All heads in one batch of products, also those that do not count, whose results are set to zero.
 
-    For a GPU, which is idle most of the time where each head is an operation of its own.
+    For a GPU, to which one head is a small operation. The backward pass computes them again: in a supernet `one_of`
+    sees to that, in a network by itself this function.
     """
-    bias, count = heads.bias, len(heads.bias)
-    each = (jnp.moveaxis(_by_head(heads.qkv, count), 3, 0), bias, heads.of_pairs)
-    attended = jax.vmap(attend, (0, None))(each, shifted)
-    if active is not None:
-        attended = jnp.where((jnp.arange(count) < active)[:, None, None, None, None], attended, 0)
-    return _side_by_side(attended)
+    count, together = len(heads.bias), jax.vmap(attend, (0, None))
+    each = (jnp.moveaxis(_by_head(heads.qkv, count), 3, 0), heads.bias, heads.of_pairs)
+    if active is None:
+        return _side_by_side(recomputed(together)(each, shifted))
+    counts = (jnp.arange(count) < active)[:, None, None, None, None]
+    return _side_by_side(jnp.where(counts, together(each, shifted), 0))
 
 
 def one_by_one(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> Array:

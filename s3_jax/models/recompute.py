@@ -31,6 +31,18 @@ def pull_back(body: Body, inputs: Any, settings: Any, cotangent: Array) -> Any:
     return back(cotangent)[0]
 
 
+def recomputed(body: Body) -> Body:
+    """The same function, whose backward pass keeps what went in and computes the rest again."""
+    run = jax.custom_vjp(body)
+
+    def backward(arguments: tuple[Any, Any], cotangent: Array) -> tuple[Any, None]:
+        """The gradient with respect to the inputs."""
+        return pull_back(body, *arguments, cotangent), None
+
+    run.defvjp(lambda *arguments: (body(*arguments), arguments), backward)
+    return run
+
+
 def one_of(bodies: Sequence[Body]) -> Part:
     """The function (inputs, settings, index) that computes one of `bodies`, index 1 the first; 0 gives zeros.
 

@@ -54,7 +54,10 @@ def _try(path: Path) -> tuple[int, str]:
     end = time.monotonic() + WAIT_SECONDS
     while True:
         # Not flock: child processes would inherit it, and hold it for as long as they outlive a killed parent.
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:  # told like any refusal, so that the other processes of a run hear of it
+            return -1, f"a lock file that cannot be opened ({path}: {error.strerror}; remove it)"
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,8 +14,9 @@ from rich.console import Console
 
 from s3_jax.config import Config, to_mapping
 from s3_jax.data.dataset import open_data
+from s3_jax.data.input import check_batch
 from s3_jax.errors import S3Error
-from s3_jax.paths import printable, user_path
+from s3_jax.paths import printable
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
@@ -63,7 +63,7 @@ def recorded_settings(workdir: Path) -> dict[str, Any]:
     Raises S3Error where the file is damaged.
     """
     path = workdir / "config.json"
-    return read_record(path, lambda record: {"version": int(record.get("version", 0))} | record, BACK_OR_ANOTHER)
+    return read_record(path, lambda record: record | {"version": int(record.get("version", 0))}, BACK_OR_ANOTHER)
 
 
 def _check_settings(workdir: Path, config: Config) -> None:
@@ -81,9 +81,9 @@ def _check_settings(workdir: Path, config: Config) -> None:
     if unknown or version > VERSION:
         reason = f"its settings have {', '.join(f'config.{name}' for name in unknown)}, which this version has not"
         raise _of_another_version(workdir, reason if unknown else f"its config.json has version {version}")
-    _check_same({name: old.get(name, defaults[name]) for name in new}, new, workdir)
     if version < VERSION and not (workdir / "result.json").exists():
         raise _of_another_version(workdir, "with the same settings it had other initial weights and held-out images")
+    _check_same({name: old.get(name, defaults[name]) for name in new}, new, workdir)
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path) -> None:
@@ -131,9 +131,9 @@ def start_run(config: Config, workdir: Path, console: Console, stop: StopRequest
     first = jax.process_index() == 0
     for field, settings in (("train", config.train), ("retrain.train", config.retrain.train)):
         check_batch_size(mesh, settings.batch_size, settings.accumulation_steps, f"config.{field}.batch_size")
+        check_batch(config.augment, settings.batch_size, jax.process_count())
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
-    path = str(user_path(config.data.path)) if config.data.path else ""
-    data = open_data(dataclasses.replace(config.data, path=path), seed=config.seed)
+    data = open_data(config.data, seed=config.seed)
     run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
     if (workdir / "config.json").exists():
         _check_same_data(workdir, _about_data(run))
