@@ -70,7 +70,9 @@ def test_what_does_not_fit_is_told_with_the_overshoot():
         ahead.hbm_bytes("v99:4x4")
     uneven = dataclasses.replace(CONFIG, retrain=RetrainConfig(train=TrainConfig(batch_size=6, accumulation_steps=4)))
     programs = ahead.network_programs(uneven, smallest(SPACE), make_mesh(1), CLASSES)
-    with pytest.raises(S3Error, match="batch size of retraining = 6 cannot be divided over 1 devices x 4"):
+    with pytest.raises(
+        S3Error, match="batch size of retraining = 6 cannot be divided over 1 devices x accumulation_steps = 4"
+    ):
         next(programs)
 
 
