@@ -48,8 +48,12 @@ def test_standard_output_prints_any_name(encoding, name, shown, monkeypatch):
 
 
 def test_other_streams_are_left_alone(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    """Those of tests and notebooks, which cannot be told how to encode."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
     print_any_name()
+    print("lamp [on]")
+    assert stream.getvalue() == "lamp [on]\n"
 
 
 def test_texts_may_have_a_byte_order_mark_and_any_line_ends(tmp_path):
