@@ -19,7 +19,7 @@ from s3_jax.pipeline import run_pipeline
 from s3_jax.progress import say
 from s3_jax.report.tables import result_table
 from s3_jax.report.write import write_report
-from s3_jax.training.devices import keep_compiled_programs, start_processes
+from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
 from s3_jax.training.loop import StopRequest
 
 EXIT_FAILED = 1  # another process of the run is gone
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
             logging.set_verbosity(logging.WARNING)
         keep_compiled_programs()
         start_processes()
+        keep_freed_memory()
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()

@@ -22,7 +22,7 @@ from s3_jax import zoo
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import S3Error
 from s3_jax.training.benchmark import WHAT, Bench, measure
-from s3_jax.training.devices import keep_compiled_programs
+from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
 from s3_jax.training.records import environment
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/imagenet_s3.py", "Configuration file.")
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     """Measure and print. Returns the exit code."""
     del arguments
     keep_compiled_programs()
+    keep_freed_memory()
     settings = _CONFIG.value.to_dict()
     settings["model"]["dtype"] = _DTYPE.value or settings["model"]["dtype"]
     try:

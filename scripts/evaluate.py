@@ -23,7 +23,7 @@ from s3_jax.data.dataset import open_split
 from s3_jax.errors import S3Error
 from s3_jax.paths import print_any_name, printable
 from s3_jax.progress import progress_bar
-from s3_jax.training.devices import keep_compiled_programs
+from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
 
 _MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
 _WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
     """Measure and print. Returns the exit code."""
     del arguments
     keep_compiled_programs()
+    keep_freed_memory()
     print_any_name()
     try:
         model = zoo.open_model(_MODEL.value, _WEIGHTS.value, _NAMES.value)

@@ -24,7 +24,7 @@ from s3_jax.config import Config, from_mapping
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.finetune import finetune
 from s3_jax.paths import print_any_name, printable, user_path
-from s3_jax.training.devices import keep_compiled_programs, start_processes
+from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
 from s3_jax.training.loop import StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; its fields can be given as flags.")
@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
     try:
         keep_compiled_programs()
         start_processes()
+        keep_freed_memory()
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()

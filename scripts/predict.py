@@ -22,7 +22,7 @@ from rich.text import Text
 from s3_jax import inference, zoo
 from s3_jax.errors import S3Error
 from s3_jax.paths import print_any_name, printable
-from s3_jax.training.devices import keep_compiled_programs
+from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
 
 _MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
 _WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")
@@ -51,6 +51,7 @@ def line(prediction: inference.Prediction) -> str:
 def main(arguments: list[str]) -> int:
     """Predict and print. Returns the exit code: 2 for a mistake, and where a file is no image."""
     keep_compiled_programs()
+    keep_freed_memory()
     print_any_name()
     try:
         if len(arguments) < 2:

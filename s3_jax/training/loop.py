@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,8 @@ from s3_jax.training.steps import Batch
 
 # Steps whose metrics are fetched only later, so that the host prepares the next ones while the device computes.
 STEPS_IN_FLIGHT = 2
+
+Result = TypeVar("Result")
 
 
 class StopRequest:
@@ -82,7 +84,7 @@ def train(
     with closing(checkpoints), progress_bar(console, phase, schedule.num_steps, step) as advance:
         while step < schedule.num_steps:
             meter.waits_for_data(lambda: next(batches))
-            state, values = update(state, meter.batch, step)
+            state, values = meter.waits_for_devices(update, state, meter.batch, step)
             waiting.append((step, values))
             step += 1
             saves = step % schedule.checkpoint_every == 0 or step == schedule.num_steps
@@ -98,9 +100,9 @@ def train(
 
 
 class _Meter:
-    """Averages the metrics of updates between two log lines, and the times that the host waited: for data, for devices.
+    """Averages the metrics of updates between two log lines, and times the wait for data and the devices' work.
 
-    What is left of a step's time the host itself spent; where the wait for devices is nearly all, they are the limit.
+    What is left of a step's time the host itself spent; where the devices' part is nearly all, they are the limit.
     """
 
     def __init__(
@@ -119,11 +121,16 @@ class _Meter:
         self.batch = fetch()
         self._data_seconds += time.perf_counter() - start
 
+    def waits_for_devices(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Let the devices work, or hand them their work, and time it: on a CPU the second is the first."""
+        start = time.perf_counter()
+        result = work(*arguments)
+        self._device_seconds += time.perf_counter() - start
+        return result
+
     def take(self, step: int, values: dict[str, jax.Array]) -> None:
         """Wait for the metrics of an update, check them, and write a line where one is due."""
-        start = time.perf_counter()
-        row = jax.device_get(values)
-        self._device_seconds += time.perf_counter() - start
+        row = self.waits_for_devices(jax.device_get, values)
         self._check_finite(step, row)
         self.loss, self.done = float(row["loss"]), step + 1
         self._rows.append(row)
