@@ -96,8 +96,10 @@ class _Lock:
                 done = fs.call("POST", address, **about, data=as_json(record).encode(), json_out=True)
             self._generation = str(done["generation"])
         except FileExistsError:  # it has another generation, be it that an answer to ourselves was lost on the way
-            self._generation, found = _read(self._path)
-            return found.get("token") == self._token
+            now, found = _read(self._path)
+            if found.get("token") != self._token:
+                return False
+            self._generation = now
         return True
 
 
