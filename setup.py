@@ -1,4 +1,4 @@
-"""Installation: `pip install -e .`, with extras `test`, `onnx`, `hub`, `parity`, `wandb`, `tpu` and `cuda`."""
+"""Installation: `pip install -e .`, with extras `test`, `gcs`, `onnx`, `hub`, `parity`, `wandb`, `tpu` and `cuda`."""
 
 from setuptools import find_packages, setup
 
@@ -13,7 +13,9 @@ setup(
         "absl-py",
         "array-record",
         "chex",
+        "etils[epath]",
         "flax>=0.12.8",
+        "fsspec",
         "grain",
         "importlib_resources",  # of tensorflow-datasets, which does not ask for it
         "jax>=0.10.2,<0.13",
@@ -31,8 +33,12 @@ setup(
         "tensorflow-datasets",
     ],
     extras_require={
+        "gcs": ["gcsfs"],
         "onnx": ["jax2onnx", "onnx"],
-        "test": ["jax2onnx", "mypy", "onnxruntime", "psutil", "pytest", "pytest-xdist", "ruff"],
+        "test": [
+            *("gcp-storage-emulator", "gcsfs", "jax2onnx", "mypy", "onnxruntime", "psutil", "pytest", "pytest-xdist"),
+            "ruff",
+        ],
         "hub": ["huggingface_hub"],
         "parity": ["timm==1.0.31", "torch", "torchvision"],
         "wandb": ["wandb"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,14 @@ from flax import nnx
 from jax import export
 
 from s3_jax.errors import S3Error
+from s3_jax.paths import AnyPath
 from s3_jax.standalone import Standalone
 from s3_jax.writing import write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def export_stablehlo(model: Standalone, path: Path) -> None:
+def export_stablehlo(model: Standalone, path: AnyPath) -> None:
     """Write a network as jax.export serialises it: images float32 (B, S, S, 3), normalised, to logits (B, classes).
 
     `jax.export.deserialize(path.read_bytes()).call(images)` runs it, without this package.
@@ -29,7 +29,7 @@ def export_stablehlo(model: Standalone, path: Path) -> None:
     write_whole(path, bytes(serialized))
 
 
-def export_onnx(model: Standalone, path: Path) -> None:
+def export_onnx(model: Standalone, path: AnyPath) -> None:
     """Write a network as ONNX, of the same input and output. Raises S3Error where jax2onnx is missing, or fails."""
     try:
         from jax2onnx import to_onnx

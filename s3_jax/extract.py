@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -13,6 +12,7 @@ from s3_jax.config import Config, DataConfig, ModelConfig, RetrainConfig, TrainC
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import Params, slice_weights
+from s3_jax.paths import AnyPath
 from s3_jax.pipeline import space_name
 from s3_jax.space import Architecture, SearchSpace
 from s3_jax.standalone import About, Spec, Standalone
@@ -25,7 +25,7 @@ from s3_jax.training.records import read_json_lines, read_record
 T = TypeVar("T")
 
 
-def extract(workdir: Path, architecture: Architecture | None = None, *, retrained: bool = False) -> Standalone:
+def extract(workdir: AnyPath, architecture: Architecture | None = None, *, retrained: bool = False) -> Standalone:
     """A subnet of the last supernet that a run has trained, the best one found where `architecture` is None.
 
     retrained: with the weights of its retraining instead of those it inherits from the supernet. Raises S3Error where
@@ -49,7 +49,7 @@ def extract(workdir: Path, architecture: Architecture | None = None, *, retraine
     return Standalone(network, _spec(workdir, config, dataset, chosen, index, retrained))
 
 
-def _settings(workdir: Path) -> tuple[Config, dict[str, Any]]:
+def _settings(workdir: AnyPath) -> tuple[Config, dict[str, Any]]:
     """Those settings of a run that its networks need, whatever version wrote them, and the record of its data.
 
     A field that the record lacks has its default, as for a run that goes on; one that is not known here is left out.
@@ -91,7 +91,7 @@ def _checked_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
     return dataset | asked | {"splits": splits}
 
 
-def _last_searched(workdir: Path) -> int:
+def _last_searched(workdir: AnyPath) -> int:
     """The number of the last space whose search is done."""
     done = [int(path.parts[-3].removeprefix("space_")) for path in workdir.glob("space_*/search/best.json")]
     if not done:
@@ -100,7 +100,7 @@ def _last_searched(workdir: Path) -> int:
 
 
 def _restore(
-    workdir: Path, phase: str, structure: Structure, config: Config, train: TrainConfig, num_classes: int
+    workdir: AnyPath, phase: str, structure: Structure, config: Config, train: TrainConfig, num_classes: int
 ) -> Params:
     """The weights that a phase has trained, on one device."""
     folder = workdir / phase / "checkpoints"
@@ -128,7 +128,7 @@ def _restore(
 
 
 def _spec(
-    workdir: Path, config: Config, dataset: dict[str, Any], chosen: Architecture, index: int, retrained: bool
+    workdir: AnyPath, config: Config, dataset: dict[str, Any], chosen: Architecture, index: int, retrained: bool
 ) -> Spec:
     names = dataset.get("class_names") or [str(number) for number in range(dataset["num_classes"])]
     train = config.retrain.train if retrained else config.train
@@ -151,7 +151,7 @@ def _spec(
     )
 
 
-def _accuracy(workdir: Path, dataset: dict[str, Any], chosen: Architecture, index: int, retrained: bool) -> str:
+def _accuracy(workdir: AnyPath, dataset: dict[str, Any], chosen: Architecture, index: int, retrained: bool) -> str:
     """What the run has measured of a network, in words; "" where it has not."""
     result = workdir / f"retrain/best_{space_name(index)}" / "result.json"
     if retrained:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from s3_jax.config import Config
 from s3_jax.data.dataset import ImageData
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import Params
+from s3_jax.paths import AnyPath
 from s3_jax.progress import say
 from s3_jax.space import Architecture
 from s3_jax.standalone import About, AnyArchitecture, Spec, Standalone
@@ -33,7 +33,7 @@ PHASE = "finetune"
 
 
 def finetune(
-    start: Standalone, config: Config, workdir: Path, *, from_scratch: bool, console: Console, stop: StopRequest
+    start: Standalone, config: Config, workdir: AnyPath, *, from_scratch: bool, console: Console, stop: StopRequest
 ) -> dict[str, Any]:
     """Train `start` on the data of `config`, and write its network's folder `workdir/network`. Returns the result.
 
@@ -148,7 +148,7 @@ def _start_record(spec: Spec, from_scratch: bool) -> dict[str, Any]:
     return {"from_scratch": from_scratch, "start": spec.to_json()}
 
 
-def _check_same_start(workdir: Path, spec: Spec, from_scratch: bool) -> None:
+def _check_same_start(workdir: AnyPath, spec: Spec, from_scratch: bool) -> None:
     path = workdir / "start.json"
     if path.exists() and read_json(path) != _start_record(spec, from_scratch):
         raise S3Error(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from s3_jax.data.image_folder import SUFFIXES, list_image_files
 from s3_jax.data.input import eval_batches
 from s3_jax.data.sources import BadImage, open_encoded
 from s3_jax.errors import S3Error
-from s3_jax.paths import user_path
+from s3_jax.paths import AnyPath, user_path
 from s3_jax.progress import Advance
 from s3_jax.standalone import Spec, Standalone
 
@@ -45,12 +44,12 @@ def logits_of(model: Standalone) -> Callable[[np.ndarray], jax.Array]:
     return lambda images: run(state, images)
 
 
-def list_images(paths: Sequence[str]) -> list[Path]:
+def list_images(paths: Sequence[str]) -> list[AnyPath]:
     """The files among paths, and the images in folders, at any depth, sorted; what is hidden in a folder is left out.
 
     Raises S3Error where there is none, or a path is nothing.
     """
-    found: list[Path] = []
+    found: list[AnyPath] = []
     for path in map(user_path, paths):
         if path.is_dir():
             found += [path / name for name in list_image_files(str(path))]
@@ -63,7 +62,7 @@ def list_images(paths: Sequence[str]) -> list[Path]:
     return found
 
 
-def read_image(path: Path, spec: Spec) -> np.ndarray:
+def read_image(path: AnyPath, spec: Spec) -> np.ndarray:
     """An image as a network takes it: float32 (S, S, 3), cropped and normalised. Raises S3Error where it is none."""
     try:
         pixels = centred(open_encoded(path.read_bytes()), spec.image_size, spec.eval_crop)
@@ -77,7 +76,7 @@ def read_image(path: Path, spec: Spec) -> np.ndarray:
 
 
 def predict(
-    model: Standalone, paths: Sequence[Path], *, top: int = 5, batch_size: int = 16
+    model: Standalone, paths: Sequence[AnyPath], *, top: int = 5, batch_size: int = 16
 ) -> tuple[list[Prediction], list[str]]:
     """The `top` likeliest classes of every image, and of each file that is no image what is wrong with it.
 
@@ -133,7 +132,7 @@ def accuracy(
     return Accuracy(top1, top5, images)
 
 
-def _read_images(paths: Sequence[Path], spec: Spec) -> tuple[list[tuple[Path, np.ndarray]], list[str]]:
+def _read_images(paths: Sequence[AnyPath], spec: Spec) -> tuple[list[tuple[AnyPath, np.ndarray]], list[str]]:
     """The images that can be read, with their paths, and what is wrong with the others."""
     images, problems = [], []
     for path in paths:
@@ -155,5 +154,5 @@ def _finite(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _chunks(items: Sequence[Path], size: int) -> Iterable[Sequence[Path]]:
+def _chunks(items: Sequence[AnyPath], size: int) -> Iterable[Sequence[AnyPath]]:
     return (items[start : start + size] for start in range(0, len(items), size))

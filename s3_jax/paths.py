@@ -8,19 +8,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from s3_jax.buckets import BucketPath, bucket_path, is_address
 from s3_jax.errors import S3Error
+
+AnyPath = Path | BucketPath
 
 _ESCAPED = "s3_jax.escaped"
 
 
-def user_path(text: str | Path) -> Path:
+def any_path(text: str) -> AnyPath:
+    """A path on a disk, or in a bucket for an address gs://bucket/folder. Raises S3Error for other addresses."""
+    return bucket_path(text) if is_address(text) else Path(text)
+
+
+def user_path(text: str | AnyPath) -> AnyPath:
     """The path of a flag or setting, with `~` and `~name` expanded: a shell leaves them alone behind `--flag=`.
 
-    Raises S3Error where there is no such home folder, and for an address such as gs://bucket, which is no path.
+    Raises S3Error where there is no such home folder, and for an address that is none of a bucket.
     """
-    if "://" in str(text):
-        raise S3Error(f"{text} is no path: mount the bucket (gcsfuse) and give its path there")
-    path = Path(expanded(str(text)))
+    path = any_path(expanded(str(text)))
+    if isinstance(path, BucketPath):
+        return path  # whether it can be reached shows where it is used
     try:
         path.exists()
     except OSError as error:  # a name that is too long, or a folder above it that may not be entered
@@ -38,7 +46,7 @@ def expanded(text: str) -> str:
         raise S3Error(f"{text}: {error}; give the whole path") from error
 
 
-def read_text(path: Path) -> str:
+def read_text(path: AnyPath) -> str:
     """A text file that a user has written: UTF-8, with or without a byte order mark, any line ends.
 
     Raises S3Error where it cannot be read, or is not UTF-8.
@@ -51,7 +59,7 @@ def read_text(path: Path) -> str:
         raise S3Error(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
 
 
-def read_user_json(path: Path) -> Any:
+def read_user_json(path: AnyPath) -> Any:
     """The content of a JSON file that a user has written. Raises S3Error where it is none."""
     text = read_text(path)
     try:

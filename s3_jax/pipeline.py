@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from s3_jax.errors import S3Error
 from s3_jax.et_error import check_sampled
 from s3_jax.evolution import check_size, evolve, merge_windows
 from s3_jax.models.subnet import Params, copy_overlap, slice_weights
+from s3_jax.paths import AnyPath
 from s3_jax.progress import progress_bar, say
 from s3_jax.space import Architecture, SearchSpace, map_sizes
 from s3_jax.training.devices import replicated
@@ -35,7 +35,7 @@ from s3_jax.training.run import Run
 from s3_jax.training.start import opened_workdir, record_start, start_run
 
 
-def run_pipeline(config: Config, workdir: Path, *, console: Console, stop: StopRequest) -> dict[str, Any]:
+def run_pipeline(config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest) -> dict[str, Any]:
     """Do all phases of a run that are not done yet in `workdir`, and return its result (also in `result.json`).
 
     Raises S3Error for a mistake in the settings, the data or the folder; Interrupted once it has saved on request.
@@ -72,7 +72,7 @@ def space_name(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index)
 
 
-def _start(config: Config, workdir: Path, console: Console, stop: StopRequest) -> Run:
+def _start(config: Config, workdir: AnyPath, console: Console, stop: StopRequest) -> Run:
     run = start_run(config, workdir, console, stop)
     space = config.space.build()
     model = config.model
@@ -183,6 +183,7 @@ def _search(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) 
         while not state.finished:
             evaluated = [record(architecture) for architecture in search.ask(state, run.cost)]
             state = search.tell(state, evaluated)
+            record.flush()
             run.write_json(f"{folder}/state.json", state.to_json())
             advance(state.generation, f"best error {search.best(state).error:.2f} %")
     run.write_json(f"{folder}/best.json", search.best(state).to_json())
@@ -202,6 +203,7 @@ def _evaluate(run: Run, title: str, architectures: Sequence[Architecture], recor
         for count, architecture in enumerate(architectures, 1):
             evaluated.append(record(architecture))
             advance(count, f"error {evaluated[-1].error:.2f} %")
+    record.flush()
     return evaluated
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flax import nnx
@@ -21,7 +20,7 @@ from s3_jax.errors import S3Error
 from s3_jax.isotropic import IsotropicArchitecture, isotropic_cost
 from s3_jax.models import S3Transformer
 from s3_jax.models.isotropic import IsotropicTransformer
-from s3_jax.paths import printable, read_user_json
+from s3_jax.paths import AnyPath, printable, read_user_json
 from s3_jax.space import Architecture
 from s3_jax.weights.convert import Network, check_finite, load_weights, to_state_dict
 from s3_jax.weights.files import read_state_dict, write_safetensors
@@ -129,7 +128,7 @@ def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -
     return S3Transformer(spec.architecture, **settings)
 
 
-def save(folder: Path, model: Standalone) -> None:
+def save(folder: AnyPath, model: Standalone) -> None:
     """Write a network's folder, the record at the end: a folder without is none.
 
     Raises S3Error where it cannot, and for weights that are not finite.
@@ -144,13 +143,13 @@ def save(folder: Path, model: Standalone) -> None:
     save_card(folder, model.spec)
 
 
-def save_card(folder: Path, spec: Spec) -> None:
+def save_card(folder: AnyPath, spec: Spec) -> None:
     """Write all of a network's folder but its weights. Raises S3Error where it cannot be written."""
     write_whole(folder / CARD, card(spec))
     write_whole(folder / RECORD, json.dumps(spec.to_json(), indent=1) + "\n")
 
 
-def load(folder: Path, *, dtype: str = "float32") -> Standalone:
+def load(folder: AnyPath, *, dtype: str = "float32") -> Standalone:
     """The network of a folder that `save` wrote. Raises S3Error where it is none, or incomplete."""
     path = folder / RECORD
     if not path.is_file():

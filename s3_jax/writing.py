@@ -8,20 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from s3_jax.buckets import BucketPath
 from s3_jax.errors import S3Error
-from s3_jax.paths import printable
+from s3_jax.paths import AnyPath, printable
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: AnyPath, content: bytes | str) -> None:
     """Write a file, in a folder that is made where it is missing; of text, what is not UTF-8 is escaped.
 
-    Raises S3Error where the disk refuses it.
+    Raises S3Error where the disk or the bucket refuses it.
     """
+    data = printable(content).encode() if isinstance(content, str) else content
+    if isinstance(path, BucketPath):
+        path.write_bytes(data)
+        return
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_through(part, printable(content).encode() if isinstance(content, str) else content)
+            _write_through(part, data)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

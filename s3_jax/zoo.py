@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flax import nnx
@@ -16,7 +15,7 @@ from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
 from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models.layers import Linear
-from s3_jax.paths import read_text, read_user_json, user_path
+from s3_jax.paths import AnyPath, read_text, read_user_json, user_path
 from s3_jax.space import Architecture, Block, Stage, map_sizes
 from s3_jax.standalone import Spec, Standalone
 from s3_jax.weights.convert import Network, load_weights, to_timm
@@ -121,7 +120,7 @@ def create(
     return standalone.build(spec(name, image_size=image_size, num_classes=num_classes), dtype=dtype, rngs=rngs)
 
 
-def load(path: str | Path, *, dtype: str = "float32") -> Standalone:
+def load(path: str | AnyPath, *, dtype: str = "float32") -> Standalone:
     """The network of a folder that `extract_subnet.py` or `finetune.py` wrote. Raises S3Error where it is none."""
     return standalone.load(user_path(path), dtype=dtype)
 

@@ -2,7 +2,8 @@
 
     python scripts/kill_and_compare.py --config=configs/digits.py --folder=runs/killed --kills=10 [--config.field=value]
 
-Prints when each process was killed and exits with 1 where anything differs. The folder must be new.
+Prints when each process was killed and exits with 1 where anything differs. The folder must be new. With
+--workdirs=gs://bucket/new the runs that are killed are there, and the one left alone on the disk.
 """
 
 from __future__ import annotations
@@ -20,19 +21,25 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+
+from s3_jax.paths import AnyPath, user_path
 
 # An instant is drawn from this share of the time that a whole run takes: a run is killed more than once on its way.
 EARLIEST, LATEST = 0.05, 0.35
 
 
-def command(settings: list[str], workdir: Path) -> list[str]:
+def command(settings: list[str], workdir: AnyPath) -> list[str]:
     """The command that starts a run, or takes it up again."""
     return [sys.executable, "-m", "s3_jax.main", f"--workdir={workdir}", *settings]
 
 
-def run_until_killed(settings: list[str], workdir: Path, seconds: float | None) -> int:
-    """Run for `seconds` and kill -9 (None: run to the end). Returns the exit code, -9 where it was killed."""
-    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
+def run_until_killed(settings: list[str], workdir: AnyPath, said: Path, seconds: float | None) -> int:
+    """Run for `seconds` and kill -9 (None: run to the end). Returns the exit code, -9 where it was killed.
+
+    What it says is added to the file `said`.
+    """
+    with said.open("a") as log:
         process = subprocess.Popen(command(settings, workdir), stdout=log, stderr=log)
         try:
             return process.wait(timeout=seconds)
@@ -41,21 +48,23 @@ def run_until_killed(settings: list[str], workdir: Path, seconds: float | None) 
             return process.wait()
 
 
-def kill_until_done(settings: list[str], workdir: Path, rng: random.Random, whole: float, kills: int) -> int:
+def kill_until_done(
+    settings: list[str], workdir: AnyPath, said: Path, rng: random.Random, whole: float, kills: int
+) -> int:
     """End a run that is killed at up to `kills` random instants. Returns how often it was killed."""
     killed = 0
     while True:
         seconds = rng.uniform(EARLIEST, LATEST) * whole if killed < kills else None
-        code = run_until_killed(settings, workdir, seconds)
+        code = run_until_killed(settings, workdir, said, seconds)
         if code == 0:
             return killed
         if code != -signal.SIGKILL:
-            raise SystemExit(f"{workdir} ended with exit code {code}; see {workdir}.log")
+            raise SystemExit(f"{workdir} ended with exit code {code}; see {said}")
         killed += 1
         print(f"{workdir.name}: killed after {seconds:.1f} s", flush=True)
 
 
-def differences(actual: Path, expected: Path) -> list[str]:
+def differences(actual: AnyPath, expected: Path) -> list[str]:
     """The files and weights in which two runs differ; empty where result, records and weights are equal bit for bit."""
     names = ["result.json"]
     for pattern in ("**/space.json", "**/et_error.json", "**/search/*.json", "**/architecture.json"):
@@ -67,21 +76,21 @@ def differences(actual: Path, expected: Path) -> list[str]:
         once = {json.dumps(json.loads(line)["architecture"]) for line in lines}
         if sorted(lines) != sorted(path.read_text().splitlines()) or len(once) != len(lines):
             different.append(name)
-    ours, theirs = weights(actual), weights(expected)
+    phases = [str(path.parent.relative_to(expected)) for path in sorted(expected.glob("**/checkpoints"))]
+    ours, theirs = weights(actual, phases), weights(expected, phases)
     return different + [name for name in sorted({*ours, *theirs}) if not _equal(ours.get(name), theirs.get(name))]
 
 
-def weights(workdir: Path) -> dict[str, np.ndarray]:
-    """Every array of the newest checkpoint of every training of a run."""
+def weights(workdir: AnyPath, phases: list[str]) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint of these trainings of a run."""
     found = {}
-    for folder in sorted(workdir.glob("**/checkpoints")):
-        with ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(step_prefix="step")
-        ) as manager:
+    for phase in phases:
+        folder = epath.Path(str(workdir.absolute())) / phase / "checkpoints"
+        with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(step_prefix="step")) as manager:
             args = ocp.args.Composite(state=ocp.args.StandardRestore())
             state = manager.restore(manager.latest_step(), args=args)["state"]
         for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-            found[f"{folder.relative_to(workdir)} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+            found[f"{phase}/checkpoints {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
     return found
 
 
@@ -94,6 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/digits.py"))
     parser.add_argument("--folder", type=Path, default=Path("runs/killed"), help="new folder for the runs")
+    parser.add_argument("--workdirs", type=user_path, help="where the killed runs are to be, instead of the folder")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--expected", type=Path, help="a finished run that was left alone, instead of a new one")
@@ -104,12 +114,13 @@ def main() -> int:
     expected = options.expected or options.folder / "left_alone"
     rng, killed, runs, different = random.Random(options.seed), 0, 0, []
     if options.expected is None:
-        kill_until_done(settings, expected, rng, 0.0, 0)
+        kill_until_done(settings, expected, options.folder / "left_alone.log", rng, 0.0, 0)
     whole = (expected / "result.json").stat().st_mtime - (expected / "config.json").stat().st_mtime
     while killed < options.kills and not different:
-        workdir = options.folder / f"killed_{runs}"
+        workdir = (options.workdirs or options.folder) / f"killed_{runs}"
+        said = options.folder / f"{workdir.name}.log"
         start = time.monotonic()
-        kills = kill_until_done(settings, workdir, rng, whole, options.kills - killed)
+        kills = kill_until_done(settings, workdir, said, rng, whole, options.kills - killed)
         if not kills:  # it ended before its instant: its programs were compiled before, or the machine is quicker now
             whole = min(whole, time.monotonic() - start)
         killed += kills

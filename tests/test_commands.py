@@ -110,7 +110,11 @@ def test_weights_that_are_not_finite_are_refused_by_every_command(home, tmp_path
         ("convert_weights.py", ["--model=~/network", "--out=~/images"], "images is a folder; give the name of a file"),
         ("export.py", ["--model=~/network", "--out=~/out", "--formats="], "--formats has none; choose of safetensors"),
         ("export.py", ["--model=~/network", "--out=~/names.txt"], "cannot write"),
-        ("export.py", ["--model=~/network", "--out=gs://bucket/a"], "gs://bucket/a is no path: mount the bucket"),
+        (
+            "export.py",
+            ["--model=~/network", "--out=s3://bucket/a"],
+            "s3://bucket/a is no path, and not the address of a",
+        ),
         ("predict.py", ["--model=~/network", "--weights=w.pth", "~/images"], "leave out --weights=w.pth"),
         (
             "extract_subnet.py",

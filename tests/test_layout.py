@@ -12,7 +12,19 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "paths", "writing", "limits", "classes", "space", "cost", "isotropic", "et_error", "evolution"),
+    *(
+        "errors",
+        "buckets",
+        "paths",
+        "writing",
+        "limits",
+        "classes",
+        "space",
+        "cost",
+        "isotropic",
+        "et_error",
+        "evolution",
+    ),
     *("search", "config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training"),
     *("pipeline",),
     *("extract", "finetune", "export", "report", "main"),
@@ -20,8 +32,9 @@ ORDER = (
 # Parts that may import less than all that is above them.
 NARROW = {
     "errors": set(),
-    "paths": {"errors"},
-    "writing": {"errors", "paths"},
+    "buckets": {"errors"},
+    "paths": {"errors", "buckets"},
+    "writing": {"errors", "buckets", "paths"},
     "limits": {"errors"},
     "classes": {"errors"},
     "space": {"errors"},
@@ -31,8 +44,8 @@ NARROW = {
     "search": {"errors", "limits", "space", "cost"},
     "isotropic": {"errors", "space", "cost"},
     "models": {"errors", "space", "cost", "isotropic"},
-    "data": {"errors", "paths", "config"},
-    "weights": {"errors", "writing", "paths", "space", "models", "isotropic"},
+    "data": {"errors", "buckets", "paths", "config"},
+    "weights": {"errors", "buckets", "writing", "paths", "space", "models", "isotropic"},
     "standalone": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights"},
     "zoo": {"errors", "writing", "paths", "classes", "space", "cost", "isotropic", "models", "weights", "standalone"},
     "progress": {"paths"},

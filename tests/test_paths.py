@@ -17,8 +17,9 @@ def test_a_home_folder_is_expanded_and_other_paths_stay(monkeypatch, tmp_path):
     for path in ("runs/~", "runs/a~", "/runs"):
         assert str(user_path(path)) == path
     assert [expanded(text) for text in ("", "gs://bucket/a", "~/a")] == ["", "gs://bucket/a", f"{tmp_path}/a"]
-    with pytest.raises(S3Error, match=r"gs://bucket/a is no path: mount the bucket"):
-        user_path("gs://bucket/a")
+    for address in ("s3://bucket/a", "gs:/bucket/a", "gs://", "gs://Bucket/a", "gs://b/a", "https://bucket/a"):
+        with pytest.raises(S3Error, match=r"is no path, and not the address of a bucket .* give gs://bucket/folder"):
+            user_path(address)
     with pytest.raises(S3Error, match=r"~nobody_has_this_name/a: .*give the whole path"):
         user_path("~nobody_has_this_name/a")
 

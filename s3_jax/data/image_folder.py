@@ -13,14 +13,17 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from s3_jax.buckets import BucketEntry, BucketPath
 from s3_jax.data.sources import OpenedSource, open_encoded
 from s3_jax.errors import S3Error
-from s3_jax.paths import printable
+from s3_jax.paths import any_path, printable
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".pfm", ".tif", ".tiff"),
     *(".webp", ".avif", ".jp2"),
 )
+Entry = os.DirEntry[str] | BucketEntry
+
 _MAX_LISTED = 10  # class names in a message
 
 
@@ -39,10 +42,9 @@ class FolderImages:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         """See `ImageSource`. Raises S3Error where the file is gone or may not be read."""
         try:
-            with open(self.name(index), "rb") as file:
-                encoded = file.read()
+            encoded = any_path(self.name(index)).read_bytes()
         except OSError as error:
-            raise S3Error(f"{self.name(index)} cannot be read: {error.strerror}") from error
+            raise S3Error(f"{self.name(index)} cannot be read: {error.strerror or error}") from error
         return open_encoded(encoded), int(self.labels[index])
 
     def name(self, index: int) -> str:
@@ -92,7 +94,7 @@ def list_folder(folder: str) -> Listing:
     return listing
 
 
-def _visit(folder: str, below: str, above: tuple[tuple[int, int], ...], listing: Listing) -> None:
+def _visit(folder: str, below: str, above: tuple[object, ...], listing: Listing) -> None:
     """Adds what lies in folder/below; `above` are the folders around it, into which a link must not lead again."""
     entries, place = _entries(os.path.join(folder, below))
     if place in above:
@@ -114,8 +116,11 @@ def _visit(folder: str, below: str, above: tuple[tuple[int, int], ...], listing:
         _visit(folder, path, (*above, place), listing)
 
 
-def _entries(folder: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
+def _entries(folder: str) -> tuple[list[Entry], object]:
     """What is in a folder and not hidden, by name, and where the folder really is. Raises S3Error."""
+    path = any_path(folder)
+    if isinstance(path, BucketPath):
+        return sorted((e for e in path.entries() if not e.name.startswith(".")), key=lambda entry: entry.name), folder
     try:
         status = os.stat(folder)
         with os.scandir(folder) as entries:
@@ -125,25 +130,25 @@ def _entries(folder: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
     return sorted(visible, key=lambda entry: entry.name), (status.st_dev, status.st_ino)
 
 
-def _suffix(entry: os.DirEntry[str]) -> str:
+def _suffix(entry: Entry) -> str:
     return os.path.splitext(entry.name)[1].lower()
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: Entry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_file(entry: Entry) -> bool:
     try:
         return entry.is_file()
     except OSError:
         return False
 
 
-def _is_dead(entry: os.DirEntry[str]) -> bool:
+def _is_dead(entry: Entry) -> bool:
     """Whether it leads nowhere and was perhaps an image, or a folder of them."""
     may_be_images = _suffix(entry) in ("", *SUFFIXES)
     return may_be_images and entry.is_symlink() and not _is_folder(entry) and not _is_file(entry)
@@ -166,7 +171,7 @@ def open_image_folder(path: str, splits: Sequence[str], *, skip_dead_links: bool
 def _list_split(path: str, split: str, skip_dead_links: bool) -> dict[str, tuple[str, Listing]]:
     """Folder and content of every class of a split, sorted by the classes' names."""
     folder = os.path.join(path, split)
-    if not path or not os.path.isdir(folder):
+    if not path or not any_path(folder).is_dir():
         raise S3Error(
             f"no folder {folder!r}: prepare the images as <path>/<split>/<class>/<image>, and set data.path to "
             f"<path>, data.train_split and data.test_split to the folders' names{_existing_splits(path)}"
@@ -204,7 +209,7 @@ def _class_folders(folder: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _refuse_dead_links(
-    folder: str, entries: Sequence[os.DirEntry[str]], by_class: Mapping[str, tuple[str, Listing]], skip: bool
+    folder: str, entries: Sequence[Entry], by_class: Mapping[str, tuple[str, Listing]], skip: bool
 ) -> None:
     dead = [entry.name for entry in entries if _is_dead(entry)]
     dead += [os.path.join(inside, each) for inside, listing in by_class.values() for each in listing.dead_links]
@@ -219,9 +224,7 @@ def _refuse_dead_links(
     logging.warning("%s; they are left out", found)
 
 
-def _tell_what_is_left_out(
-    folder: str, entries: Sequence[os.DirEntry[str]], by_class: Mapping[str, tuple[str, Listing]]
-) -> None:
+def _tell_what_is_left_out(folder: str, entries: Sequence[Entry], by_class: Mapping[str, tuple[str, Listing]]) -> None:
     left_out = sum((listing.left_out for _, listing in by_class.values()), Counter[str]())
     if left_out:
         counts = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in left_out.most_common())
@@ -232,7 +235,8 @@ def _tell_what_is_left_out(
 
 
 def _existing_splits(path: str) -> str:
-    folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir()) if os.path.isdir(path) else []
+    entries, _ = _entries(path) if path and any_path(path).is_dir() else ([], None)
+    folders = [entry.name for entry in entries if _is_folder(entry)]
     return f"; {path} has {_listed(folders)}" if folders else ""
 
 

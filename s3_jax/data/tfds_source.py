@@ -13,8 +13,10 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from s3_jax.buckets import BucketPath
 from s3_jax.data.sources import OpenedSource, open_encoded
 from s3_jax.errors import S3Error
+from s3_jax.paths import any_path
 
 _MANY = 200_000  # records whose labels take long enough to be told of
 _AT_ONCE = 256  # records, read by array_record's own threads
@@ -106,6 +108,11 @@ def _builder(path: str, name: str) -> Any:
     import tensorflow_datasets as tfds  # slow to import, and not needed for other sources
     from etils import epath
 
+    if isinstance(any_path(path), BucketPath):
+        raise S3Error(
+            f"data.path = {path!r}: array_record files are read from a disk; copy the prepared folder there (gcloud "
+            "storage cp -r) and give that, or keep the images in the bucket as <path>/<split>/<class>/<image>"
+        )
     if path and not epath.Path(path).is_dir():
         raise S3Error(
             f"there is no folder data.path = {path!r}; set it to <data_dir>/<set>/<version>, to the data_dir of the "

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from s3_jax.errors import S3Error
+from s3_jax.paths import AnyPath
 from s3_jax.space import Choice, SearchSpace
 
 NOISE_STANDARD_ERRORS = 2.0  # a slope no further from zero than this many standard errors is called noise
@@ -81,7 +81,7 @@ class Run:
     notes: tuple[str, ...]
 
 
-def read_run(workdir: Path) -> Run:
+def read_run(workdir: AnyPath) -> Run:
     """The run in `workdir`. Raises S3Error where the folder is missing or one of its JSON files is damaged."""
     if not workdir.is_dir():
         raise S3Error(f"no run to report on: {workdir} is not a folder; give the workdir of a started run")
@@ -101,14 +101,14 @@ def read_run(workdir: Path) -> Run:
     )
 
 
-def _read_spaces(workdir: Path) -> tuple[SpaceRecord, ...]:
+def _read_spaces(workdir: AnyPath) -> tuple[SpaceRecord, ...]:
     spaces: list[SpaceRecord] = []
     while (workdir / f"space_{len(spaces)}" / "space.json").exists():
         spaces.append(_read_space(workdir / f"space_{len(spaces)}", len(spaces)))
     return tuple(spaces)
 
 
-def _read_space(folder: Path, index: int) -> SpaceRecord:
+def _read_space(folder: AnyPath, index: int) -> SpaceRecord:
     record = _read_json(folder / "space.json") or {}
     try:
         space = SearchSpace.from_json(record["space"])
@@ -125,7 +125,7 @@ def _read_space(folder: Path, index: int) -> SpaceRecord:
         raise _damaged(folder / "space.json", error) from error
 
 
-def _read_errors(path: Path) -> ErrorRecord | None:
+def _read_errors(path: AnyPath) -> ErrorRecord | None:
     record = _read_json(path)
     if record is None:
         return None
@@ -156,7 +156,7 @@ def _dimension(record: Mapping[str, Any]) -> DimensionRecord:
 
 
 def _unfinished_result(
-    workdir: Path, config: Mapping[str, Any], environment: Mapping[str, Any], spaces: tuple[SpaceRecord, ...]
+    workdir: AnyPath, config: Mapping[str, Any], environment: Mapping[str, Any], spaces: tuple[SpaceRecord, ...]
 ) -> dict[str, Any]:
     """What result.json would hold, as far as the run's other files tell."""
     dataset = environment.get("dataset")
@@ -176,12 +176,12 @@ def _unfinished_result(
     }
 
 
-def _retrained(workdir: Path, name: str) -> dict[str, Any]:
+def _retrained(workdir: AnyPath, name: str) -> dict[str, Any]:
     record = _read_json(workdir / "retrain" / f"best_{name}" / "result.json") or {}
     return {key: record[key] for key in ("test_accuracy",) if key in record}
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: AnyPath) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
@@ -193,7 +193,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+def _read_lines(path: AnyPath) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     """The objects of a JSONL file; lines that a stop has torn are left out and counted in a note."""
     if not path.exists():
         return (), ()
@@ -211,7 +211,7 @@ def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]
     return tuple(records), notes
 
 
-def _damaged(path: Path, error: Exception) -> S3Error:
+def _damaged(path: AnyPath, error: Exception) -> S3Error:
     # A UnicodeDecodeError shows the whole file; another S3Error says all that there is to say.
     reason = (
         error.reason if isinstance(error, UnicodeDecodeError) else error if isinstance(error, S3Error) else repr(error)

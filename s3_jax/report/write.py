@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from s3_jax.paths import AnyPath
 from s3_jax.report import theme
 from s3_jax.report.figures import (
     choices_figure,
@@ -48,7 +48,7 @@ class _Drawing:
         return join(sets, "\n")
 
 
-def write_report(workdir: Path) -> Path:
+def write_report(workdir: AnyPath) -> AnyPath:
     """Write report/ in `workdir` and return its index.html; the same files of a run give the same report.
 
     A run that is not finished is shown as far as it has come. Each file is replaced in one step, the page last.

@@ -6,28 +6,30 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
+from s3_jax.buckets import BucketPath, told
 from s3_jax.errors import S3Error
+from s3_jax.paths import AnyPath
 from s3_jax.training.state import TrainState
 
 
 class Checkpoints:
     """The checkpoints in one folder. `subject` is the JSON record of the space or architecture that is trained."""
 
-    def __init__(self, folder: Path, subject: dict[str, Any], *, keep: int = 2) -> None:
+    def __init__(self, folder: AnyPath, subject: dict[str, Any], *, keep: int = 2) -> None:
         self.folder = folder
         self.subject = json.loads(json.dumps(subject))
         # A folder that cannot be made fails at once; in the background, orbax's threads would wait 300 s for it.
         in_background = ocp.options.AsyncOptions(create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="step", async_options=in_background)
         with _disk_errors(folder):
-            self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+            self._manager = ocp.CheckpointManager(epath.Path(str(folder.absolute())), options=options)
 
     def latest_step(self) -> int | None:
         """Update count of the newest complete checkpoint, None where there is none."""
@@ -93,7 +95,7 @@ def _in_order(restored: dict[str, Any], like: TrainState) -> TrainState:
 
 
 @contextmanager
-def _damage(folder: Path, step: int) -> Iterator[None]:
+def _damage(folder: AnyPath, step: int) -> Iterator[None]:
     """What reading a checkpoint raises where it is damaged or of another network, told as S3Error."""
     try:
         yield
@@ -108,10 +110,11 @@ def _damage(folder: Path, step: int) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """What the disk refuses, told as S3Error."""
+def _disk_errors(folder: AnyPath) -> Iterator[None]:
+    """What the disk or the bucket refuses, told as S3Error."""
     try:
-        yield
+        with told(folder) if isinstance(folder, BucketPath) else nullcontext():
+            yield
     except TimeoutError as error:  # an OSError as well, but not of the disk: processes wait for each other's parts
         raise S3Error(
             f"a checkpoint in {folder} was not completed: {error} Another process has probably failed (see its log); "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,15 +11,15 @@ from s3_jax.cost import Evaluated
 from s3_jax.data.dataset import Subset
 from s3_jax.data.input import eval_batches
 from s3_jax.errors import Interrupted, S3Error
+from s3_jax.paths import AnyPath
 from s3_jax.space import Architecture
 from s3_jax.standalone import AnyArchitecture
 from s3_jax.training.devices import put_batch, put_replicated
 from s3_jax.training.networks import Network
 from s3_jax.training.programs import evaluation_of
-from s3_jax.training.records import append_json_line, json_lines, read_json_lines, whole_lines
+from s3_jax.training.records import JsonLines, read_json_lines, whole_lines
 from s3_jax.training.run import Run
 from s3_jax.training.steps import Batch
-from s3_jax.writing import write_whole
 
 
 def device_batches(run: Run, subset: Subset) -> Iterable[Batch]:
@@ -59,16 +58,17 @@ def error_of_network(run: Run, network: Network, subset: Subset, architecture: A
 class EvaluationRecord:
     """The architectures evaluated in one space: read from `path`, asked of `error_of` where new, appended at once.
 
-    What is damaged of `path` is left out, and evaluated again when it is asked for.
+    In a bucket new lines wait for a while: `flush` comes before anything is written that rests on them. What is damaged
+    of `path` is left out, and evaluated again when it is asked for.
     """
 
-    def __init__(self, run: Run, path: Path, error_of: Callable[[], Callable[[Architecture], float]]) -> None:
-        self._run, self._path, self._make_error_of = run, path, error_of
+    def __init__(self, run: Run, path: AnyPath, error_of: Callable[[], Callable[[Architecture], float]]) -> None:
+        self._run, self._lines, self._make_error_of = run, JsonLines(path), error_of
         self._error_of: Callable[[Architecture], float] | None = None
         records = read_json_lines(path, self._parse)
         self._known = {record.architecture: record for record in records}
         if jax.process_index() == 0 and whole_lines(path) > len(self._known):
-            write_whole(path, json_lines(record.to_json() for record in self._known.values()))
+            self._lines.replace(record.to_json() for record in self._known.values())
 
     def _parse(self, record: Any) -> Evaluated:
         evaluated = Evaluated.from_json(record)
@@ -80,13 +80,18 @@ class EvaluationRecord:
         """The evaluated architecture. Raises Interrupted where the run was asked to stop."""
         if architecture not in self._known:
             if self._run.stop.asked():
+                self.flush()
                 raise Interrupted(f"stopped after {len(self._known)} evaluated architectures; the same command goes on")
             self._error_of = self._error_of or self._make_error_of()
             known = Evaluated(architecture, self._run.cost(architecture), self._error_of(architecture))
             if jax.process_index() == 0:
-                append_json_line(self._path, known.to_json())
+                self._lines.append(known.to_json())
             self._known[architecture] = known
         return self._known[architecture]
+
+    def flush(self) -> None:
+        """Write the lines that wait; see `JsonLines`."""
+        self._lines.flush()
 
 
 def _error(counts: Iterable[dict[str, jax.Array]]) -> float:

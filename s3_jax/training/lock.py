@@ -6,8 +6,9 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,8 +16,10 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from s3_jax.buckets import BucketPath
 from s3_jax.errors import S3Error
-from s3_jax.paths import printable
+from s3_jax.paths import AnyPath, printable
+from s3_jax.training import bucket_lock
 
 NAME = ".lock"
 # A process that was killed is gone at once, but the kernel may take a moment to clear it away.
@@ -24,15 +27,15 @@ WAIT_SECONDS = 3.0
 
 
 @contextmanager
-def only_run(workdir: Path) -> Iterator[None]:
+def only_run(workdir: AnyPath) -> Iterator[None]:
     """Hold the folder for this run, of whose processes the first one locks it.
 
     Raises S3Error, naming the holder, where another run has it. The kernel drops the lock when its process ends,
     however it ends, so kill -9 leaves none behind. It relies on POSIX record locks (`fcntl`), which hold on local disks
     and between hosts on NFS; where a file system has none, as most buckets that are mounted, a warning says so.
+    `bucket_lock` tells what holds in a bucket that is given by its address.
     """
-    path = workdir / NAME
-    lock, holder = _try(path) if jax.process_index() == 0 else (-1, "")
+    release, holder = _take(workdir / NAME) if jax.process_index() == 0 else (None, "")
     if jax.process_count() > 1:
         refused = bool(multihost_utils.broadcast_one_to_all(np.array(bool(holder))))
         holder = holder or ("another process" if refused else "")
@@ -44,9 +47,21 @@ def only_run(workdir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if lock >= 0:
-            path.unlink(missing_ok=True)
-            os.close(lock)
+        if release:
+            release()
+
+
+def _take(path: AnyPath) -> tuple[Callable[[], None] | None, str]:
+    """What releases the lock (None where there can be none) and "", or what holds it."""
+    if isinstance(path, BucketPath):
+        return bucket_lock.take(path)
+    lock, holder = _try(path)
+    return (partial(_release, path, lock) if lock >= 0 else None), holder
+
+
+def _release(path: Path, lock: int) -> None:
+    path.unlink(missing_ok=True)
+    os.close(lock)
 
 
 def _try(path: Path) -> tuple[int, str]:

@@ -93,6 +93,7 @@ def train(
                 meter.take(*waiting.popleft())
                 advance(meter.done, f"loss {meter.loss:.3f}")
             if saves or leaves:
+                metrics.flush()  # before: a run that is taken up at this checkpoint writes no line before it again
                 checkpoints.save(state)
             if leaves and step < schedule.num_steps:
                 raise Interrupted(f"stopped at update {step} of {phase}; saved, the same command goes on from there")

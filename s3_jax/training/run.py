@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from rich.console import Console
 from s3_jax.config import Config
 from s3_jax.cost import Cost, cost
 from s3_jax.data.dataset import ImageData
+from s3_jax.paths import AnyPath
 from s3_jax.space import Architecture, map_sizes
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import Metrics, write_json
@@ -27,7 +27,7 @@ class Run:
     """Settings, folder, devices, data and the ways to report of one run."""
 
     config: Config
-    workdir: Path
+    workdir: AnyPath
     mesh: Mesh
     data: ImageData
     metrics: Metrics

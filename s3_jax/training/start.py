@@ -6,17 +6,17 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
 from rich.console import Console
 
+from s3_jax.buckets import BucketPath
 from s3_jax.config import Config, to_mapping
 from s3_jax.data.dataset import open_data
 from s3_jax.data.input import check_batch
 from s3_jax.errors import S3Error
-from s3_jax.paths import printable
+from s3_jax.paths import AnyPath, printable
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
@@ -36,7 +36,7 @@ BACK_OR_ANOTHER = f"put it back from a copy, or {_ANOTHER}"
 
 
 @contextmanager
-def opened_workdir(workdir: Path, config: Config) -> Iterator[None]:
+def opened_workdir(workdir: AnyPath, config: Config) -> Iterator[None]:
     """A run's folder, made where it is missing, held for this run alone, and checked to be of these settings.
 
     Raises S3Error where it is another run's, with the fields that differ; where another process is at work in it; or
@@ -44,6 +44,19 @@ def opened_workdir(workdir: Path, config: Config) -> Iterator[None]:
     """
     if printable(workdir.absolute()) != str(workdir.absolute()):  # tensorstore, which writes checkpoints, takes no such
         raise S3Error(f"--workdir={printable(workdir)}: the folder's name is not UTF-8; choose another")
+    _check_writable(workdir)
+    with only_run(workdir):
+        _check_settings(workdir, config)
+        yield
+
+
+def _check_writable(workdir: AnyPath) -> None:
+    """Write and remove a file: a run replaces what it has written. Raises S3Error where that is refused."""
+    if isinstance(workdir, BucketPath):
+        probe = workdir / f".writable_{jax.process_index()}"
+        probe.write_bytes(b"may be removed")
+        probe.unlink(missing_ok=True)
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=workdir).close()
@@ -52,12 +65,9 @@ def opened_workdir(workdir: Path, config: Config) -> Iterator[None]:
             f"cannot write to the workdir {workdir}: {error.strerror or error}; choose a folder with room that you may "
             "write to, with --workdir"
         ) from error
-    with only_run(workdir):
-        _check_settings(workdir, config)
-        yield
 
 
-def recorded_settings(workdir: Path) -> dict[str, Any]:
+def recorded_settings(workdir: AnyPath) -> dict[str, Any]:
     """The settings that a run was started with, as its config.json has them, and their `version`.
 
     Raises S3Error where the file is damaged.
@@ -66,7 +76,7 @@ def recorded_settings(workdir: Path) -> dict[str, Any]:
     return read_record(path, lambda record: record | {"version": int(record.get("version", 0))}, BACK_OR_ANOTHER)
 
 
-def _check_settings(workdir: Path, config: Config) -> None:
+def _check_settings(workdir: AnyPath, config: Config) -> None:
     if not (workdir / "config.json").exists():
         if any(workdir.glob("*/checkpoints")):
             raise S3Error(
@@ -86,7 +96,7 @@ def _check_settings(workdir: Path, config: Config) -> None:
     _check_same({name: old.get(name, defaults[name]) for name in new}, new, workdir)
 
 
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path) -> None:
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], workdir: AnyPath) -> None:
     changed = [name for name in sorted(new) if old[name] != new[name] and not name.startswith(CHANGEABLE)]
     if changed:
         rows = "\n".join(f"  config.{name}: {old[name]!r} there, {new[name]!r} now" for name in changed)
@@ -96,7 +106,7 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path) -
         )
 
 
-def _of_another_version(workdir: Path, reason: str) -> S3Error:
+def _of_another_version(workdir: AnyPath, reason: str) -> S3Error:
     about = _recorded_environment(workdir)
     packages, revision = about.get("packages") or {}, str(about.get("git_revision") or "")[:12]
     code = ", ".join(filter(None, [packages.get("s3_jax"), revision and f"revision {revision}"])) or "unknown"
@@ -106,7 +116,7 @@ def _of_another_version(workdir: Path, reason: str) -> S3Error:
     )
 
 
-def _recorded_environment(workdir: Path) -> dict[str, Any]:
+def _recorded_environment(workdir: AnyPath) -> dict[str, Any]:
     """What environment.json has, or nothing where it is missing or damaged: it is written anew at every start."""
     try:
         record = read_json(workdir / "environment.json")
@@ -122,7 +132,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def start_run(config: Config, workdir: Path, console: Console, stop: StopRequest) -> Run:
+def start_run(config: Config, workdir: AnyPath, console: Console, stop: StopRequest) -> Run:
     """Devices and data of a run in an opened folder, in which nothing is written yet: see `record_start`.
 
     Raises S3Error for settings that do not fit them, and for other data than the run began with.
@@ -140,7 +150,7 @@ def start_run(config: Config, workdir: Path, console: Console, stop: StopRequest
     return run
 
 
-def _check_same_data(workdir: Path, now: Mapping[str, Any]) -> None:
+def _check_same_data(workdir: AnyPath, now: Mapping[str, Any]) -> None:
     """Images that are gone or new would be another order, another holdout: not the run that was begun."""
     before = _recorded_environment(workdir).get("dataset") or {}
     differing = []

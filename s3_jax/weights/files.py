@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -12,6 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from s3_jax.errors import S3Error
+from s3_jax.paths import AnyPath, any_path
 from s3_jax.weights.torch_pickle import read_torch
 from s3_jax.writing import write_whole
 
@@ -37,12 +37,12 @@ _TYPES: dict[str, Any] = {
 _WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")
 
 
-def read_state_dict(path: str | Path) -> StateDict:
+def read_state_dict(path: str | AnyPath) -> StateDict:
     """The tensors of a .safetensors, .pth, .pt or .bin file; of a training's checkpoint those of its model.
 
     Raises S3Error where there is no such file, or it is neither, or it is cut short.
     """
-    path = Path(path)
+    path = any_path(str(path))
     if not path.is_file():
         what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
         raise S3Error(f"{what}; give a .safetensors or .pth file, or hf-hub:owner/name")
@@ -59,13 +59,13 @@ def read_state_dict(path: str | Path) -> StateDict:
     return tensors
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def write_safetensors(path: AnyPath, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors, whole or not at all. Raises S3Error where the disk refuses it."""
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     write_whole(path, safetensors.numpy.save(contiguous, dict(metadata)))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: AnyPath) -> dict[str, str]:
     """What a safetensors file says of itself. Raises S3Error where it is none, or cut short."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
@@ -74,7 +74,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise S3Error(f"{path} is not a safetensors file, or it is cut short: {error}") from error
 
 
-def _read_safetensors(path: Path) -> StateDict:
+def _read_safetensors(path: AnyPath) -> StateDict:
     try:
         stored = safetensors.deserialize(path.read_bytes())
     except (OSError, safetensors.SafetensorError) as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from s3_jax.errors import S3Error
-from s3_jax.paths import user_path
+from s3_jax.paths import AnyPath, user_path
 
 PREFIX = "hf-hub:"
 FILE = "model.safetensors"
 
 
-def fetch(source: str) -> Path:
+def fetch(source: str) -> AnyPath:
     """The local file of `hf-hub:owner/name`, downloaded where it is not there yet; any other source is a path.
 
     Raises S3Error where the hub's client is not installed, or the hub cannot be reached.

@@ -6,6 +6,7 @@ an `Unknown`, which keeps nothing and does nothing.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import struct
@@ -13,13 +14,14 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from s3_jax.buckets import BucketPath
 from s3_jax.errors import S3Error
+from s3_jax.paths import AnyPath
 
 # What PyTorch calls its storages, and the type of their elements.
 _TYPES: dict[str, Any] = {
@@ -72,10 +74,10 @@ _READING_ERRORS = (
 )
 
 
-def read_torch(path: Path) -> Any:
+def read_torch(path: AnyPath) -> Any:
     """The object in a PyTorch file, its tensors as numpy arrays. Raises S3Error where it is none, or cut short."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes()) if isinstance(path, BucketPath) else path) as archive:
             _check_stored(archive)
             (listing,) = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
             folder = listing.removesuffix("data.pkl")
