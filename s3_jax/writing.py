@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,30 @@ def write_whole(path: AnyPath, content: bytes | str) -> None:
 def as_json(record: Any, indent: int | None = None) -> str:
     r"""A record as JSON in ASCII that every reader takes: names that are not UTF-8 are escaped, as `gr\xfcn`."""
     return json.dumps(_printable_strings(record), indent=indent)
+
+
+# Under this key a record holds the checksum of the rest of it.
+SEAL = "crc32"
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON has it, with a checksum, which tells of damage that leaves a record, such as another digit."""
+    content = json.loads(as_json(record))
+    return content | {SEAL: _checksum(content)}
+
+
+def unsealed(record: Any) -> Any:
+    """What `sealed` was given; a record without a checksum as it is. Raises S3Error where the content is another."""
+    if not isinstance(record, dict) or SEAL not in record:
+        return record
+    content = {key: value for key, value in record.items() if key != SEAL}
+    if record[SEAL] != _checksum(content):
+        raise S3Error(f"its content is not what was written; where you have changed it on purpose, remove its {SEAL!r}")
+    return content
+
+
+def _checksum(content: Any) -> int:
+    return zlib.crc32(json.dumps(content).encode())
 
 
 def _printable_strings(value: Any) -> Any:

@@ -23,7 +23,6 @@ from bad_inputs import (
     OTHER,
     SAME,
     Tally,
-    is_another_value,
     of_another_type,
     with_other_digit,
 )
@@ -191,23 +190,17 @@ def test_a_run_with_a_damaged_record_is_refused_or_ends_as_undisturbed(stopped, 
                 (workdir / record).write_bytes(data)
 
             def compare(
-                result: dict[str, Any],
-                workdir: Path = workdir,
-                data: bytes | None = data,
-                whole: bytes = whole,
-                record: str = record,
+                result: dict[str, Any], workdir: Path = workdir, data: bytes | None = data, record: str = record
             ) -> str:
                 read = [n for n in WRITTEN if (workdir / n).exists() and (data is None or str(n) != record)]
                 others = [
                     str(n) for n in read if json.loads((workdir / n).read_text()) != json.loads(finished.files[n])
                 ]
-                if result == finished.result and not others:
-                    return SAME
-                return OTHER if data and is_another_value(data, whole) else f"the result is another: {others}"
+                same = result == finished.result and not others
+                return SAME if same else f"the result is another: {others}"
 
             tally.judge(f"{record}, {what}", lambda w=workdir: finished.run(w), compare, AS_MAIN)
-            # Where a number of a record is another, so is what is rightly written after it.
-            lost = [] if data and is_another_value(data, whole) else finished.lost(workdir, record, without)
+            lost = finished.lost(workdir, record, without)
             tally.faults += [f"{record}, {what}: lost or changed: {lost}"] if lost else []
     tally.check()
 
@@ -280,7 +273,7 @@ def compare_states(whole: Any, found: Any) -> str:
         int(whole.step) - 1,
     ):
         return SAME
-    return OTHER if all(np.isfinite(one).all() for one, _ in pairs) else "weights that are not finite are taken"
+    return "other arrays are read than were written"
 
 
 def test_damaged_runs_are_reported_or_refused(finished, tmp_path) -> None:
@@ -293,7 +286,17 @@ def test_damaged_runs_are_reported_or_refused(finished, tmp_path) -> None:
             (workdir / record).unlink()
             if data is not None:
                 (workdir / record).write_bytes(data)
-            same = lambda found: SAME if found == expected else OTHER  # noqa: E731
+
+            def same(found: Any, what: str = what, record: str = record) -> str:
+                """A record that is gone is shown as not there yet; no checksum tells of lines of metrics that are gone."""
+                if found == expected:
+                    return SAME
+                if what == "gone" or (
+                    record == "metrics.jsonl" and (found.notes or what in ("cut", "a line gone", "a line twice"))
+                ):
+                    return OTHER
+                return "another run is shown"
+
             tally.judge(f"report, {record}, {what}", lambda w=workdir: read_run(w), same)
     tally.check()
 
@@ -310,11 +313,11 @@ def test_networks_are_extracted_from_damaged_runs_or_refused(finished, tmp_path)
             if data is not None:
                 (workdir / record).write_bytes(data)
 
-            def compare(model: Standalone, data: bytes | None = data, whole: bytes = whole) -> str:
+            def compare(model: Standalone, data: bytes | None = data) -> str:
                 unmeasured = dataclasses.replace(expected, about=dataclasses.replace(expected.about, accuracy=""))
                 if model.spec == (unmeasured if data is None else expected):
                     return SAME
-                return OTHER if data and is_another_value(data, whole) else f"another network: {model.spec.about}"
+                return f"another network: {model.spec.about}"
 
             tally.judge(f"{record}, {what}", lambda w=workdir: extract(w, retrained=True), compare, AS_MAIN)
     tally.check()

@@ -40,7 +40,8 @@ def test_a_line_cut_short_is_ignored_and_repaired(tmp_path, left):
         assert read_json_lines(path) == known
         append_json_line(path, {"index": 9})
         assert read_json_lines(path) == [*known, {"index": 9}]
-        assert path.read_text() == before + '{"index": 9}\n'
+        assert path.read_text().startswith(before + '{"index": 9, "crc32": ')
+        assert path.read_text().count("\n") == len(known) + 1
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path):
@@ -156,3 +157,23 @@ def test_the_environment_has_versions_devices_and_revision():
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     assert record["git_revision"] == (head.stdout.strip() if head.returncode == 0 else None)
+
+
+def test_a_record_of_which_one_digit_is_another_is_refused(tmp_path) -> None:
+    path = tmp_path / "best.json"
+    write_json(path, {"error": 12.5})
+    path.write_text(path.read_text().replace("12.5", "13.5"))
+    with pytest.raises(S3Error, match=r"best\.json is damaged: its content is not what was written"):
+        read_json(path)
+    content = json.loads(path.read_text())
+    del content["crc32"]
+    path.write_text(json.dumps(content))
+    assert read_json(path) == {"error": 13.5}
+
+
+def test_a_line_of_which_one_digit_is_another_is_left_out(tmp_path) -> None:
+    path = tmp_path / "evaluated.jsonl"
+    for error in (1.5, 2.5, 3.5):
+        append_json_line(path, {"error": error})
+    path.write_text(path.read_text().replace("2.5", "2.4"))
+    assert read_json_lines(path) == [{"error": 1.5}, {"error": 3.5}]

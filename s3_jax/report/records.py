@@ -10,6 +10,7 @@ from typing import Any
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath
 from s3_jax.space import Choice, SearchSpace
+from s3_jax.writing import unsealed
 
 NOISE_STANDARD_ERRORS = 2.0  # a slope no further from zero than this many standard errors is called noise
 
@@ -185,8 +186,8 @@ def _read_json(path: AnyPath) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = unsealed(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, S3Error) as error:
         raise _damaged(path, error) from error
     if not isinstance(record, dict):
         raise _damaged(path, TypeError(f"expected an object, got {type(record).__name__}"))
@@ -200,8 +201,8 @@ def _read_lines(path: AnyPath) -> tuple[tuple[dict[str, Any], ...], tuple[str, .
     records, torn = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = unsealed(json.loads(line))
+        except (ValueError, S3Error):
             record = None
         if isinstance(record, dict):
             records.append(record)

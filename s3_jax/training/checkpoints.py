@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -17,6 +19,7 @@ from s3_jax.buckets import BucketPath, told
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath
 from s3_jax.training.state import TrainState
+from s3_jax.writing import SEAL
 
 
 class Checkpoints:
@@ -45,7 +48,7 @@ class Checkpoints:
             return
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_as_dict(state)),
-            subject=ocp.args.JsonSave(self.subject),
+            subject=ocp.args.JsonSave(self.subject | {SEAL: _checksum(_as_dict(state))}),
         )
         with _disk_errors(self.folder):
             self._manager.save(step, args=items)
@@ -60,7 +63,7 @@ class Checkpoints:
         if step is None:
             return None
         with _damage(self.folder, step):
-            self._check_subject(step)
+            checksum = self._check_subject(step)
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             _as_dict(like),
@@ -69,6 +72,8 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         with _damage(self.folder, step):
             restored = self._manager.restore(step, args=args)["state"]
+            if checksum is not None and _checksum(restored) not in (None, checksum):
+                raise ValueError("its arrays are not those that were written, as their checksum tells")
         return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(_in_order(restored, like)))
 
     def close(self) -> None:
@@ -77,13 +82,27 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.close()
 
-    def _check_subject(self, step: int) -> None:
+    def _check_subject(self, step: int) -> int | None:
+        """The checksum of the arrays, where they have one. Raises S3Error where they are of another subject."""
         found = self._manager.restore(step, args=ocp.args.Composite(subject=ocp.args.JsonRestore()))["subject"]
+        checksum = found.pop(SEAL, None)
         if found != self.subject:
             raise S3Error(
                 f"the checkpoint in {self.folder} is of another space or architecture: it has {json.dumps(found)}, "
                 f"this run needs {json.dumps(self.subject)}; give another workdir, or remove that folder"
             )
+        return checksum
+
+
+def _checksum(tree: Any) -> int | None:
+    """Of all bytes of all arrays; None where this process has not all of them."""
+    checksum = 0
+    for path, leaf in sorted(jax.tree.leaves_with_path(tree), key=lambda pair: jax.tree_util.keystr(pair[0])):
+        if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return None
+        data = np.asarray(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
+        checksum = zlib.crc32(data.tobytes(), zlib.crc32(jax.tree_util.keystr(path).encode(), checksum))
+    return checksum
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from s3_jax.buckets import BucketPath
 from s3_jax.config import RunConfig
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath
-from s3_jax.writing import as_json, write_whole
+from s3_jax.writing import as_json, sealed, unsealed, write_whole
 
 T = TypeVar("T")
 
@@ -33,15 +33,17 @@ SECONDS_BETWEEN_WRITES = 10.0
 PACKAGES = ("s3_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tensorflow-datasets")
 
 
-def write_json(path: AnyPath, record: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_whole(path, as_json(record, indent=1) + "\n")
+def write_json(path: AnyPath, record: Mapping[str, Any]) -> None:
+    """Write a JSON file, with a checksum of what is in it, whole or not at all."""
+    write_whole(path, as_json(sealed(record), indent=1) + "\n")
 
 
 def read_json(path: AnyPath, advice: str = _AGAIN) -> Any:
-    """The content of a JSON file. Raises S3Error where it is not one, with what to do about it."""
+    """The content of a JSON file. Raises S3Error where it is none, or was altered, with what to do about it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(json.loads(path.read_text(encoding="utf-8")))
+    except S3Error as error:
+        raise S3Error(f"{path} is damaged: {error}; {advice}") from error
     except (ValueError, RecursionError) as error:
         raise S3Error(f"{path} is not a JSON file: {error}; {advice}") from error
     except OSError as error:
@@ -70,7 +72,7 @@ def read_json_lines(path: AnyPath, parse: Callable[[Any], Any] = lambda record: 
         if not line.strip():
             continue
         try:
-            records.append(parse(json.loads(line)))
+            records.append(parse(unsealed(json.loads(line))))
         except (*_NO_RECORD, RecursionError) as error:
             logging.warning("line %d of %s is damaged and left out: %s", number, path, _reason(error))
     return records
@@ -82,8 +84,8 @@ def whole_lines(path: AnyPath) -> int:
 
 
 def json_lines(records: Iterable[Mapping[str, Any]]) -> str:
-    """The content of a file of these JSON lines."""
-    return "".join(as_json(record) + "\n" for record in records)
+    """The content of a file of these JSON lines, each with a checksum of its record."""
+    return "".join(as_json(sealed(record)) + "\n" for record in records)
 
 
 # What reading a record raises where it is no such record, or no JSON at all.
@@ -104,7 +106,7 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
             if file.read(1) != b"\n":
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        file.write((as_json(record) + "\n").encode())
+        file.write(json_lines([record]).encode())
 
 
 class JsonLines:
