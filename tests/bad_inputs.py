@@ -2,8 +2,8 @@
 
 An input is refused (S3Error, in one paragraph), or it does no harm: the result is the right one. What else happens is a
 fault: another exception, or another result. Some altered inputs are as good as the original: a weight that is another
-finite number, a pixel, a word in a name. Nothing but a checksum tells them, which what a user brings has not, and all that
-this package writes has; they are counted apart, as `other`.
+finite number, a pixel, a word in a name. Nothing but a checksum tells them, which all has that this
+package writes, and what a user brings has not; they are counted apart, as `other`.
 """
 
 from __future__ import annotations

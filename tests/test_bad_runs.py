@@ -288,7 +288,7 @@ def test_damaged_runs_are_reported_or_refused(finished, tmp_path) -> None:
                 (workdir / record).write_bytes(data)
 
             def same(found: Any, what: str = what, record: str = record) -> str:
-                """A record that is gone is shown as not there yet; no checksum tells of lines of metrics that are gone."""
+                """A record that is gone is shown as not there yet; no checksum tells of lines of metrics gone."""
                 if found == expected:
                     return SAME
                 if what == "gone" or (
