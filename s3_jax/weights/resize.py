@@ -48,13 +48,13 @@ def fit_table(table: np.ndarray, windows: Sequence[int], side: int) -> np.ndarra
 def resize_patches(kernel: np.ndarray, side: int) -> np.ndarray:
     """A kernel of patches (P, P, channels, C) for patches of another side.
 
-    It answers to a patch that was enlarged by bicubic interpolation as the kernel did to the patch itself; where
-    patches shrink, as nearly as can be (FlexiViT, Beyer et al. 2023, Eq. 4).
+    It answers to a small patch what the kernel answers to the same enlarged by bicubic interpolation, or the other way
+    round: patches that grow are FlexiViT's (Beyer et al. 2023, Eq. 4).
     """
     old = len(kernel)
     if side == old:
         return kernel
-    matrix = np.linalg.pinv(_antialiased(old, side)).T
+    matrix = np.linalg.pinv(_antialiased(old, side)).T if side > old else _antialiased(side, old).T
     return _apply(matrix, matrix, kernel.reshape(old, old, -1)).reshape(side, side, *kernel.shape[2:])
 
 
