@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 from functools import partial
 
 import jax
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from s3_jax import standalone
 from s3_jax.config import Config, TrainConfig, from_mapping
 from s3_jax.errors import S3Error
+from s3_jax.extract import _spec
 from s3_jax.finetune import finetune
 from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models import S3Transformer, copy_network, slice_weights
@@ -266,3 +268,26 @@ def test_a_bias_table_is_kept_where_its_window_is_a_choice_and_else_resized_to_t
     np.testing.assert_array_equal(wider[0], [0, 0, 1, 2, 3, 4, 4])
     np.testing.assert_array_equal(fit_table(table, (4, 6), 8)[2:9, 2:9], resize_table(table, (7, 7)))
     np.testing.assert_array_equal(fit_table(table, (2,), 8), resize_table(table, (3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("init_from", "from_supernet", "recipe"),
+    [
+        ("", False, "retrained from scratch, 2 epochs in batches of 64"),
+        ("a", False, "retrained, 2 epochs in batches of 64; before that: weights of a, where they overlap"),
+        (
+            "a",
+            True,
+            "retrained, starting from the supernet, 2 epochs in .*; before that: weights of a, where they overlap",
+        ),
+    ],
+)
+def test_the_card_of_a_network_tells_what_it_began_with(init_from, from_supernet, recipe, tmp_path):
+    config = tiny_config.get_config()
+    config.train.init_from = init_from
+    config.retrain.from_supernet = from_supernet
+    config.retrain.train.epochs = 2.0
+    splits = {use: {"split": use} for use in ("train", "holdout", "test")}
+    dataset = {"name": "digits", "num_classes": 5, "splits": splits}
+    spec = _spec(tmp_path, from_mapping(Config, config.to_dict()), dataset, ARCHITECTURE, 0, True)
+    assert re.fullmatch(recipe, spec.about.recipe)
