@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.data.update(source="image_folder", holdout_fraction=0.15, on_bad_image="skip", cache_in_memory=True)
     config.augment.update(crop_scale=(0.5, 1.0), rand_augment_layers=0, random_erasing=0.0, mixup=0.0, cutmix=0.0)
-    train = {"epochs": 2.0, "batch_size": 32, "warmup_epochs": 0.3, "drop_path": 0.0, "learning_rate": 2e-4}
+    train = {"epochs": 3.0, "batch_size": 32, "warmup_epochs": 0.3, "drop_path": 0.0, "learning_rate": 2e-4}
     config.train.update(train)
     config.evolution.update(
         num_spaces=2,

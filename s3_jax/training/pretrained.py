@@ -120,7 +120,8 @@ def fitted(
 
 def shares(network: Params, supernet: Params) -> str:
     """How many of a supernet's parameters are those of a network that is `fitted` to it, in words, by their parts."""
-    ones, zeros = (jax.tree.map(make, tree) for make, tree in ((np.ones_like, network), (np.zeros_like, supernet)))
+    ones = jax.tree.map(np.ones_like, network)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), supernet)
     taken = _parts(jax.tree.map(lambda leaf: int(np.asarray(leaf).sum(dtype=np.int64)), copy_network(ones, zeros)))
     size = _parts(jax.tree.map(np.size, supernet))
     each = ", ".join(f"{name} {_percent(taken[name], size[name])}" for name in size)
