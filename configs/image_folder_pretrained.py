@@ -5,7 +5,13 @@
 
 init_from: s3_t or swin_t with a file of their weights or hf-hub:owner/name, or the folder of a network of your own
 without init_weights. The space lies around S3-T, of which every network is a part: its widths are S3-T's and two thirds
-of them, its stages as deep or shallower, so that the largest network is S3-T itself.
+of them, its stages as deep or shallower, so that the largest network is S3-T itself. At 64 px it takes 0.37 G
+multiply-adds.
+
+Made for an hour on two CPU cores with 2,000 images of 5 classes; that is an estimate from one update, 25 to 40 minutes in
+all, and not yet measured. Twice the images take twice as long; larger ones (--config.model.image_size=128, with
+--config.search.budget.max_macs=1e9) four times, for which an accelerator is better. For a network of your own, set the
+space around it: what is larger than the network begins at random.
 """
 
 import ml_collections
@@ -26,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.data.update(source="image_folder", holdout_fraction=0.15, on_bad_image="skip", cache_in_memory=True)
     config.augment.update(crop_scale=(0.5, 1.0), rand_augment_layers=0, random_erasing=0.0, mixup=0.0, cutmix=0.0)
-    train = {"epochs": 3.0, "batch_size": 32, "warmup_epochs": 0.3, "drop_path": 0.0, "learning_rate": 2e-4}
+    train = {"epochs": 2.0, "batch_size": 32, "warmup_epochs": 0.3, "drop_path": 0.0, "learning_rate": 2e-4}
     config.train.update(train)
     config.evolution.update(
         num_spaces=2,
