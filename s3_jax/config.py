@@ -166,9 +166,16 @@ class TrainConfig:
     accumulation_steps: Count = 1  # parts of a batch that are computed one after the other
     ema_decay: BelowOne = 0.0  # of the averaged weights that evaluation uses; 0 is off; the paper does not say
     drop_path: BelowOne = 0.2  # stochastic depth at the last block, rising linearly from 0 at the first
+    # Whose weights every supernet begins with, where the two overlap: the folder of a network, or a published model's
+    # name. "": random ones. The weights' values are part of a run; those of another network are another run.
+    init_from: str = ""
+    init_weights: str = ""  # of a published model: a file, or hf-hub:owner/name
 
     def __post_init__(self) -> None:
         check_fields(self, "train")
+        if self.init_weights and not self.init_from:
+            name = f"init_weights = {self.init_weights!r}"
+            raise SettingError("train", f"{name}: expected the name of their published model as init_from too")
         falls = Limit(f"at most learning_rate = {self.learning_rate:g}", lambda rate: rate <= self.learning_rate)
         require("train", "min_learning_rate", self.min_learning_rate, falls)
 
@@ -178,8 +185,17 @@ class RetrainConfig:
     """Training of the best architectures on all of train; what is not here is as in TrainConfig."""
 
     all_spaces: bool = False  # the best of every space, not only of the last
-    from_supernet: bool = True  # start from the inherited weights; otherwise from scratch (paper Fig. 5)
+    # Start from the inherited weights; otherwise from scratch (paper Fig. 5), or, where config.train.init_from is
+    # given, from its weights, where the two overlap.
+    from_supernet: bool = True
     train: TrainConfig = TrainConfig()
+
+    def __post_init__(self) -> None:
+        if self.train.init_from:
+            problem = (
+                f"train.init_from = {self.train.init_from!r}: expected none, as config.train.init_from serves here too"
+            )
+            raise SettingError("retrain", problem)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,15 @@ def _settings(workdir: AnyPath) -> tuple[Config, dict[str, Any]]:
 
 
 # What shapes a training's state, and what the model card says of it.
-_OF_A_TRAINING = ("epochs", "batch_size", "ema_decay", "clip_norm", "decay_norms_and_biases")
+_OF_A_TRAINING = (
+    "epochs",
+    "batch_size",
+    "ema_decay",
+    "clip_norm",
+    "decay_norms_and_biases",
+    "init_from",
+    "init_weights",
+)
 
 
 def _needed(settings: dict[str, Any]) -> Config:
@@ -132,7 +140,10 @@ def _spec(
 ) -> Spec:
     names = dataset.get("class_names") or [str(number) for number in range(dataset["num_classes"])]
     train = config.retrain.train if retrained else config.train
-    recipe = "retrained, starting from the supernet" if config.retrain.from_supernet else "retrained from scratch"
+    source = config.train.init_from
+    recipe = "retrained from scratch" if not source else "retrained"
+    if config.retrain.from_supernet:
+        recipe = "retrained, starting from the supernet"
     if not retrained:
         recipe = f"weights inherited from the supernet of space {space_name(index)} (sandwich rule)"
     return Spec(
@@ -145,7 +156,8 @@ def _spec(
         config.data.eval_crop,
         About(
             data=f"{dataset['name']}, split {dataset['splits']['train']['split']}",
-            recipe=f"{recipe}, {train.epochs:g} epochs in batches of {train.batch_size}",
+            recipe=f"{recipe}, {train.epochs:g} epochs in batches of {train.batch_size}"
+            + (f"; before that: weights of {source}, where they overlap" if source else ""),
             accuracy=_accuracy(workdir, dataset, chosen, index, retrained),
         ),
     )

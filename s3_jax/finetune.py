@@ -41,6 +41,8 @@ def finetune(
     classes are others. from_scratch: the same training from random weights, to compare with. Raises S3Error for
     settings that do not fit; Interrupted once it has saved on request.
     """
+    if config.train.init_from:
+        raise S3Error("config.train.init_from is where a search begins; fine-tuning begins with --model: leave it out")
     with opened_workdir(workdir, config):
         _check_same_start(workdir, start.spec, from_scratch)
         if (workdir / "result.json").exists():

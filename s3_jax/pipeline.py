@@ -30,6 +30,7 @@ from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_o
 from s3_jax.training.fit import fit, initial_weights
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network
+from s3_jax.training.pretrained import with_pretrained
 from s3_jax.training.records import read_record
 from s3_jax.training.run import Run
 from s3_jax.training.start import opened_workdir, record_start, start_run
@@ -147,8 +148,8 @@ def _supernet(run: Run, index: int, space: SearchSpace) -> Network:
     phase = f"space_{index}"
 
     def initial() -> Params:
-        """Fresh weights, with those of the space before wherever the two overlap, if so set."""
-        fresh = initial_weights(run, phase, space)
+        """Random weights, over them those of train.init_from, over them those of the space before, as set."""
+        fresh = with_pretrained(run, phase, space, initial_weights(run, phase, space))
         if not run.config.evolution.init_from_previous or index == 0:
             return fresh
         return copy_overlap(_supernet(run, index - 1, _load_space(run, index - 1)).params, fresh)
@@ -220,11 +221,15 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
     run.write_json(f"{phase}/architecture.json", best.architecture.to_json())
 
     def inherited() -> Params:
-        """The weights that the supernet has for it."""
+        """The weights that the trained supernet has for it, or one that has just begun with those of init_from."""
+        if settings.from_supernet:
+            supernet = _supernet(run, index, space).params
+        else:
+            supernet = with_pretrained(run, phase, space, initial_weights(run, phase, space))
         cut = partial(slice_weights, space=space, architecture=best.architecture)
-        return jax.jit(cut, out_shardings=replicated(run.mesh))(_supernet(run, index, space).params)
+        return jax.jit(cut, out_shardings=replicated(run.mesh))(supernet)
 
-    initial = inherited if settings.from_supernet else None
+    initial = inherited if settings.from_supernet or run.pretrained else None
     network = fit(run, phase, best.architecture, settings.train, run.data.train_and_holdout, initial)
     accuracy = 100.0 - error_of_network(run, network, run.data.test, best.architecture)
     run.write_json(f"{phase}/result.json", best.to_json() | {"test_accuracy": accuracy, "split": "test"})

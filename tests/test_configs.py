@@ -26,7 +26,15 @@ def load(name: str) -> Config:
 
 
 def test_all_configs_are_there():
-    assert set(FILES) == {"digits", "cifar10", "cifar10_full", "imagenet_s3", "image_folder", "finetune_384"}
+    assert set(FILES) == {
+        "digits",
+        "cifar10",
+        "cifar10_full",
+        "imagenet_s3",
+        "image_folder",
+        "image_folder_pretrained",
+        "finetune_384",
+    }
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -16,16 +16,18 @@ import pytest
 import tiny_config
 from rich.console import Console
 
-from s3_jax import pipeline
+from s3_jax import pipeline, standalone, zoo
 from s3_jax.config import Config, from_mapping
 from s3_jax.cost import Evaluated, cost
 from s3_jax.data.dataset import ImageData, Subset, open_data
 from s3_jax.errors import Interrupted
-from s3_jax.models.subnet import Params, copy_overlap, slice_weights
+from s3_jax.models.subnet import Params, copy_network, copy_overlap, slice_weights
 from s3_jax.search import SearchState
-from s3_jax.space import Architecture, SearchSpace, sample
+from s3_jax.space import Architecture, SearchSpace, largest, sample
+from s3_jax.standalone import Spec, Standalone
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network, initial_params
+from s3_jax.training.pretrained import fitted
 from s3_jax.training.run import Run
 
 RETRAINED = "retrain/best_B"
@@ -220,6 +222,31 @@ def test_a_space_begins_with_the_weights_of_the_one_before_or_its_own_as_asked(r
     expected = copy_overlap(weights_of("space_0", first), fresh) if init_from_previous else fresh
     assert_equal(recorder.begin_of("space_1"), expected)
     assert_equal(recorder.begin_of("space_0"), weights_of("fresh space_0", first))
+
+
+@pytest.mark.parametrize("init_from_previous", [True, False])
+def test_every_space_and_the_winner_begin_with_a_networks_weights_as_asked(
+    recorder, tmp_path, init_from_previous
+) -> None:
+    """What the space before has comes first, where it is asked for; the winner is not to inherit here."""
+    spec = Spec(largest(tiny().space.build()), 8, 2, tuple("0123456789"), (0.3,) * 3, (0.38,) * 3)
+    (tmp_path / "network").mkdir()
+    standalone.save(tmp_path / "network", Standalone(standalone.build(spec), spec))
+    changes = {"evolution__init_from_previous": init_from_previous, "retrain__from_supernet": False}
+    recorder.run(tiny(train__init_from=str(tmp_path / "network"), **changes))
+
+    def begun(phase: str, space: SearchSpace) -> Params:
+        """Random weights of a phase with the network's."""
+        network = fitted(zoo.load(tmp_path / "network"), space, (4, 2), 2, spec.class_names)
+        return copy_network(network, weights_of(f"fresh {phase}", space))
+
+    first, second = (SearchSpace.from_json(recorder.read(f"space_{index}/space.json")["space"]) for index in (0, 1))
+    assert_equal(recorder.begin_of("space_0"), begun("space_0", first))
+    expected = begun("space_1", second)
+    expected = copy_overlap(weights_of("space_0", first), expected) if init_from_previous else expected
+    assert_equal(recorder.begin_of("space_1"), expected)
+    best = Architecture.from_json(recorder.read("space_1/search/best.json")["architecture"])
+    assert_equal(recorder.begin_of(RETRAINED), slice_weights(begun(RETRAINED, second), second, best))
 
 
 def test_every_best_is_retrained_where_so_asked(recorder) -> None:

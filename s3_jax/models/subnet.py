@@ -87,7 +87,8 @@ def slice_weights(params: Params, space: SearchSpace, architecture: Architecture
 def copy_overlap(source: Params, target: Params) -> Params:
     """`target` with every weight that both supernets have replaced by that of `source`; shapes are those of `target`.
 
-    Both are pure dicts of one structure; axes overlap from the front, bias tables from their centre.
+    Both are pure dicts of one structure, which may be those of networks as well; axes overlap from the front, bias
+    tables from their centre.
     """
 
     def copy(path: tuple[Any, ...], new: Array, old: Array) -> Array:
@@ -95,13 +96,43 @@ def copy_overlap(source: Params, target: Params) -> Params:
         starts = [0] * new.ndim, [0] * new.ndim
         shared = [min(a, b) for a, b in zip(new.shape, old.shape, strict=True)]
         if "bias_table" in jax.tree_util.keystr(path):
-            for axis in (1, 2):
+            for axis in (-3, -2):
                 starts[0][axis] = (new.shape[axis] - shared[axis]) // 2
                 starts[1][axis] = (old.shape[axis] - shared[axis]) // 2
         part = jax.lax.slice(old, starts[1], [a + b for a, b in zip(starts[1], shared, strict=True)])
         return jax.lax.dynamic_update_slice(new, part.astype(new.dtype), starts[0])
 
     return jax.tree_util.tree_map_with_path(copy, target, source)
+
+
+def copy_network(network: Params, supernet: Params) -> Params:
+    """`supernet` with every weight that it shares with a stand-alone network replaced by the network's.
+
+    The reverse of `slice_weights`: blocks overlap by their place in their stage, axes as in `copy_overlap`. What
+    `network` lacks, blocks or a head, is as it was; its blocks beyond the supernet's are left out. Both have as many
+    stages.
+    """
+    stages: Params = {i: {"blocks": _unstacked(stage["blocks"])} for i, stage in supernet["stages"].items()}
+    listed = supernet | {"stages": stages}
+    copied = copy_overlap(_completed(network, listed), listed)
+    stacked = {
+        i: {"blocks": jax.tree.map(lambda *leaves: jnp.stack(leaves), *stage["blocks"].values())}
+        for i, stage in copied["stages"].items()
+    }
+    return copied | {"stages": stacked}
+
+
+def _unstacked(blocks: Params) -> dict[int, Params]:
+    """The blocks of a supernet's stage by their place."""
+    depth = jax.tree.leaves(blocks)[0].shape[0]
+    return {j: jax.tree.map(lambda leaf, j=j: leaf[j], blocks) for j in range(depth)}
+
+
+def _completed(tree: Any, like: Any) -> Any:
+    """`tree` with the entries of `like` where it has none, and without those that `like` has not."""
+    if not isinstance(like, dict):
+        return tree
+    return {name: _completed(tree[name], entry) if name in tree else entry for name, entry in like.items()}
 
 
 def _stage_mask(space: StageSpace, stage: Stage) -> StageMask:

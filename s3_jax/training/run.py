@@ -18,6 +18,7 @@ from s3_jax.cost import Cost, cost
 from s3_jax.data.dataset import ImageData
 from s3_jax.paths import AnyPath
 from s3_jax.space import Architecture, map_sizes
+from s3_jax.standalone import Standalone
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import Metrics, write_json
 
@@ -33,6 +34,7 @@ class Run:
     metrics: Metrics
     stop: StopRequest
     console: Console
+    pretrained: Standalone | None = None  # the network of config.train.init_from
 
     @property
     def map_sizes(self) -> tuple[int, ...]:

@@ -17,9 +17,11 @@ from s3_jax.data.dataset import open_data
 from s3_jax.data.input import check_batch
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable
+from s3_jax.standalone import Standalone
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
+from s3_jax.training.pretrained import checksum, open_pretrained, tell_differences
 from s3_jax.training.records import Metrics, environment, read_json, read_record
 from s3_jax.training.run import Run
 from s3_jax.writing import as_json
@@ -31,6 +33,7 @@ CHANGEABLE = ("run.", "data.num_workers", "data.path", "data.on_bad_image")
 # holdout. A new field alone does not raise it, as its default is what was computed without it: records that lack it are
 # read with that. Records without a version are of 0.1.0 and before.
 VERSION = 1
+_CHECKSUM = "init_from_sha256"  # in config.json, of the network of config.train.init_from, where that is given
 _ANOTHER = "give another --workdir to start a new run"
 BACK_OR_ANOTHER = f"put it back from a copy, or {_ANOTHER}"
 
@@ -86,6 +89,7 @@ def _check_settings(workdir: AnyPath, config: Config) -> None:
         return
     before = recorded_settings(workdir)
     version = before.pop("version")
+    before.pop(_CHECKSUM, None)  # see `start_run`
     old, defaults, new = _flat(before), _flat(to_mapping(Config())), _flat(json.loads(as_json(to_mapping(config))))
     unknown = [name for name in old if name not in new]
     if unknown or version > VERSION:
@@ -144,9 +148,13 @@ def start_run(config: Config, workdir: AnyPath, console: Console, stop: StopRequ
         check_batch(config.augment, settings.batch_size, jax.process_count())
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
     data = open_data(config.data, seed=config.seed)
-    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
+    pretrained = open_pretrained(config)
+    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console, pretrained)
     if (workdir / "config.json").exists():
         _check_same_data(workdir, _about_data(run))
+        _check_same_pretrained(workdir, pretrained)
+    if pretrained is not None:
+        tell_differences(console, pretrained.spec, config)
     return run
 
 
@@ -170,6 +178,15 @@ def _check_same_data(workdir: AnyPath, now: Mapping[str, Any]) -> None:
         )
 
 
+def _check_same_pretrained(workdir: AnyPath, pretrained: Standalone | None) -> None:
+    """The supernets that are still to begin would begin with other weights than those before."""
+    if recorded_settings(workdir).get(_CHECKSUM) != (pretrained and checksum(pretrained)):
+        raise S3Error(
+            f"the network of config.train.init_from has other weights, blocks or classes than when the run in "
+            f"{workdir} was started: put that one back, or {_ANOTHER}"
+        )
+
+
 def _about_data(run: Run) -> dict[str, Any]:
     about = run.data.record() | {"class_names": list(run.data.class_names)}
     return json.loads(as_json(about))
@@ -178,4 +195,5 @@ def _about_data(run: Run) -> dict[str, Any]:
 def record_start(run: Run) -> None:
     """Write what the run is of, once all settings are found to fit: from then on the folder is bound to them."""
     run.write_json("environment.json", environment() | {"dataset": _about_data(run)})
-    run.write_json("config.json", {"version": VERSION} | to_mapping(run.config))
+    begun_with = {} if run.pretrained is None else {_CHECKSUM: checksum(run.pretrained)}
+    run.write_json("config.json", {"version": VERSION} | begun_with | to_mapping(run.config))

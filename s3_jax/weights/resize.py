@@ -1,8 +1,9 @@
-"""Bias tables and position embeddings for another window or image size."""
+"""Bias tables, position embeddings and patches for another window, image size or patch size."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,6 +26,36 @@ def resize_positions(positions: np.ndarray, num_tokens: int) -> np.ndarray:
     matrix = _antialiased(old, new)
     grid = _apply(matrix, matrix, positions[1:].reshape(old, old, -1))
     return np.concatenate([positions[:1], grid.reshape(new * new, -1)])
+
+
+def fit_table(table: np.ndarray, windows: Sequence[int], side: int) -> np.ndarray:
+    """A network's bias table (S, S, C) for the supernet of a stage: (2w-1, 2w-1, C), w the largest of its `windows`.
+
+    windows: the choices, none above the `side` of the map. On such a map the network uses the centre of its table. That
+    is kept as it is where its window is a choice, whose subnets then compute what the network does; else it is resized
+    to the nearest one. Pairs of tokens that are further apart have what the outermost ones have.
+    """
+    own = min((len(table) + 1) // 2, side)
+    margin = (len(table) + 1) // 2 - own
+    table = table[margin : margin + 2 * own - 1, margin : margin + 2 * own - 1]
+    nearest = min(windows, key=lambda window: (abs(window - own), -window))
+    if nearest != own:
+        table = resize_table(table, (2 * nearest - 1,) * 2)
+    further = (max(windows) - nearest,) * 2
+    return np.pad(table, (further, further, (0, 0)), mode="edge")
+
+
+def resize_patches(kernel: np.ndarray, side: int) -> np.ndarray:
+    """A kernel of patches (P, P, channels, C) for patches of another side.
+
+    It answers to a small patch what the kernel answers to the same enlarged by bicubic interpolation, or the other way
+    round: patches that grow are FlexiViT's (Beyer et al. 2023, Eq. 4).
+    """
+    old = len(kernel)
+    if side == old:
+        return kernel
+    matrix = np.linalg.pinv(_antialiased(old, side)).T if side > old else _antialiased(side, old).T
+    return _apply(matrix, matrix, kernel.reshape(old, old, -1)).reshape(side, side, *kernel.shape[2:])
 
 
 def _apply(rows: np.ndarray, columns: np.ndarray, table: np.ndarray) -> np.ndarray:
