@@ -25,9 +25,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 # After so little training errors differ by tens of points: a smaller threshold would move every choice far away.
 SHORT = """
 WORKDIR, WORKERS, TAU = "runs/digits", 0, 20.0
-SPACES, EPOCHS, SAMPLES, GENERATIONS, RETRAIN_EPOCHS = 2, 1.0, 12, 1, 1.0
+STAGES, SPACES, EPOCHS, SAMPLES, GENERATIONS, RETRAIN_EPOCHS = 2, 2, 0.5, 12, 1, 0.5
 """
-LIMIT = 300.0  # seconds that a kernel may take for a cell
+one_process = pytest.mark.xdist_group("notebook")  # that executes it once
+LIMIT = 600.0  # seconds that a kernel may take for a cell
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def executed(tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
     parameters = named(notebook, "parameters")
     assert parameters.metadata.tags == ["parameters"]
     assert {line.split(" = ")[0] for line in parameters.source.splitlines()} == {
-        *("WORKDIR", "WORKERS", "TAU", "SPACES", "EPOCHS", "SAMPLES", "GENERATIONS", "RETRAIN_EPOCHS")
+        *("WORKDIR", "WORKERS", "TAU", "STAGES", "SPACES", "EPOCHS", "SAMPLES", "GENERATIONS", "RETRAIN_EPOCHS")
     }
     parameters.source = SHORT
     client = NotebookClient(notebook, timeout=LIMIT, resources={"metadata": {"path": str(folder)}})
@@ -78,6 +79,7 @@ def executed(tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
     return notebook, folder
 
 
+@one_process
 def test_it_runs_whole_and_quietly(executed) -> None:
     notebook, folder = executed
     result = json.loads((folder / "runs" / "digits" / "result.json").read_text())
@@ -87,16 +89,18 @@ def test_it_runs_whole_and_quietly(executed) -> None:
     assert [out.text for out in streams if out.name == "stderr"] == []
 
 
+@one_process
 def test_a_phase_is_one_line_that_ends_at_its_total_and_the_result_is_a_table(executed) -> None:
     *bars, table = named(executed[0], "run").outputs
     words = [bar.data["text/plain"] for bar in bars]
-    for phase, total in (("space_0 ", 18), ("space_0/samples", 12), ("space_1/search", 1), ("retrain/best_B", 22)):
+    for phase, total in (("space_0 ", 9), ("space_0/samples", 12), ("space_1/search", 1), ("retrain/best_B", 11)):
         assert [f"{total}/{total}" in line for line in words if phase in line] == [True], phase
     assert len(bars) <= 10
     assert all("text/html" in out.data for out in (*bars, table))
     assert "Winner: space B" in table.data["text/plain"]
 
 
+@one_process
 def test_its_pictures_are_the_reports(executed) -> None:
     notebook, folder = executed
     for name, picture in (("spaces", "space_choices"), ("quality", "error_distribution"), ("search", "search")):
