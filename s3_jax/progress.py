@@ -66,9 +66,9 @@ def _drawn_in_a_cell(renderable: RenderableType) -> Iterator[Callable[[], None]]
 
     Rich itself prints a new output at every drawing, but where ipywidgets are there, and its thread catches others'.
     """
-    from IPython.display import HTML, display  # which the console has found to be there
+    from IPython.display import display  # which the console has found to be there
 
-    output = display(HTML(_as_html(renderable)), display_id=True)
+    output = display(_as_bundle(renderable), raw=True, display_id=True)
     last = time.monotonic()
 
     def draw() -> None:
@@ -76,15 +76,16 @@ def _drawn_in_a_cell(renderable: RenderableType) -> Iterator[Callable[[], None]]
         nonlocal last
         if time.monotonic() - last >= SECONDS_BETWEEN_DRAWINGS:
             last = time.monotonic()
-            output.update(HTML(_as_html(renderable)))
+            output.update(_as_bundle(renderable), raw=True)
 
     try:
         yield draw
     finally:
-        output.update(HTML(_as_html(renderable)))
+        output.update(_as_bundle(renderable), raw=True)
 
 
-def _as_html(renderable: RenderableType) -> str:
+def _as_bundle(renderable: RenderableType) -> dict[str, str]:
+    """Both forms that a frontend may show, by their MIME types."""
     page = Console(
         file=io.StringIO(),
         record=True,
@@ -94,7 +95,10 @@ def _as_html(renderable: RenderableType) -> str:
         legacy_windows=False,
     )
     page.print(renderable)
-    return page.export_html(inline_styles=True, code_format=_CELL_HTML)
+    return {
+        "text/plain": page.export_text(clear=False).strip(),
+        "text/html": page.export_html(inline_styles=True, code_format=_CELL_HTML),
+    }
 
 
 def _lines(console: Console, title: str, total: int, done: int) -> Advance:
