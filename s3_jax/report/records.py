@@ -143,7 +143,7 @@ def _read_errors(path: AnyPath) -> ErrorRecord | None:
         raise _damaged(path, error) from error
 
 
-def _read_searched(path: Path) -> tuple[float, ...]:
+def _read_searched(path: AnyPath) -> tuple[float, ...]:
     record = _read_json(path)
     if record is None:
         return ()
