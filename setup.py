@@ -36,8 +36,8 @@ setup(
         "gcs": ["gcsfs"],
         "onnx": ["jax2onnx", "onnx"],
         "test": [
-            *("gcp-storage-emulator", "gcsfs", "jax2onnx", "mypy", "onnxruntime", "psutil", "pytest", "pytest-xdist"),
-            "ruff",
+            *("gcp-storage-emulator", "gcsfs", "ipykernel", "jax2onnx", "mypy", "nbclient", "onnxruntime", "psutil"),
+            *("pytest", "pytest-xdist", "ruff"),
         ],
         "hub": ["huggingface_hub"],
         "parity": ["timm==1.0.31", "torch", "torchvision"],

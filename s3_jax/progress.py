@@ -1,7 +1,8 @@
-"""Progress on the screen: a bar with the time left in a terminal, a line now and then elsewhere."""
+"""Progress on the screen: a bar with the time left in a terminal or a notebook, a line now and then elsewhere."""
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from s3_jax.paths import printable
 
 SECONDS_BETWEEN_LINES = 15.0
+# In a notebook every drawing is a message to the browser.
+SECONDS_BETWEEN_DRAWINGS = 0.5
+_CELL_WIDTH = 110  # characters
+_CELL_HTML = '<pre style="margin: 0; line-height: 1.3; font-family: monospace">{code}</pre>'
 
 Advance = Callable[[int, str], None]
 
@@ -25,7 +30,7 @@ def say(console: Console, what: RenderableType) -> None:
 @contextmanager
 def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Yields a function to call with the units done so far and a short status text; `done` were done before."""
-    if not console.is_terminal:
+    if not (console.is_terminal or console.is_jupyter):
         yield _lines(console, title, total, done)
         return
     columns = (
@@ -37,9 +42,63 @@ def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Ite
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}", markup=False),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(f"{title:<28}", total=total, completed=done, status="compiling" if total else "")
-        yield lambda count, status: progress.update(task, completed=count, status=status)
+    progress = Progress(*columns, console=console)
+    task = progress.add_task(f"{title:<28}", total=total, completed=done, status="compiling" if total else "")
+    with _drawn_in_a_cell(progress) if console.is_jupyter else _drawn_in_a_terminal(progress) as draw:
+
+        def advance(count: int, status: str) -> None:
+            """Note the units done."""
+            progress.update(task, completed=count, status=status)
+            draw()
+
+        yield advance
+
+
+@contextmanager
+def _drawn_in_a_terminal(progress: Progress) -> Iterator[Callable[[], None]]:
+    with progress:  # a thread of rich's draws it
+        yield lambda: None
+
+
+@contextmanager
+def _drawn_in_a_cell(renderable: RenderableType) -> Iterator[Callable[[], None]]:
+    """Yields a function to draw again, in place, in one output of a notebook's cell, if that was not just done.
+
+    Rich itself prints a new output at every drawing, but where ipywidgets are there, and its thread catches others'.
+    """
+    from IPython.display import display  # which the console has found to be there
+
+    output = display(_as_bundle(renderable), raw=True, display_id=True)
+    last = time.monotonic()
+
+    def draw() -> None:
+        """Draw, if the last drawing is some time ago."""
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_DRAWINGS:
+            last = time.monotonic()
+            output.update(_as_bundle(renderable), raw=True)
+
+    try:
+        yield draw
+    finally:
+        output.update(_as_bundle(renderable), raw=True)
+
+
+def _as_bundle(renderable: RenderableType) -> dict[str, str]:
+    """Both forms that a frontend may show, by their MIME types."""
+    page = Console(
+        file=io.StringIO(),
+        record=True,
+        width=_CELL_WIDTH,
+        force_terminal=True,
+        force_jupyter=False,
+        legacy_windows=False,
+    )
+    page.print(renderable)
+    return {
+        "text/plain": page.export_text(clear=False).strip(),
+        "text/html": page.export_html(inline_styles=True, code_format=_CELL_HTML),
+    }
 
 
 def _lines(console: Console, title: str, total: int, done: int) -> Advance:

@@ -27,7 +27,7 @@ ORDER = (
     ),
     *("search", "config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training"),
     *("pipeline",),
-    *("extract", "finetune", "export", "report", "main"),
+    *("extract", "finetune", "export", "report", "notebook", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {

@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_library_examples_run_and_agree():
-    method, models = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, method, models = re.findall(r"```python\n(.*?)```", README, re.DOTALL)  # the first is in test_notebook.py
     # The smallest images that the example's windows fit, and fewer blocks, so that the test is short; else as written.
     scope = {"images": jnp.ones((1, 56, 56, 3))}
     for written, small in (("range(1000)", "range(100)"), ("image_size=224", "image_size=56"), ("(2, 3, 4)", "(1, 2)")):
@@ -26,5 +26,5 @@ def test_library_examples_run_and_agree():
 
 
 def test_named_files_exist():
-    for name in re.findall(r"(?:scripts|configs|docs)/[\w.]+", README):
+    for name in re.findall(r"(?:scripts|configs|docs|notebooks)/[\w.]+", README):
         assert (ROOT / name).exists(), name

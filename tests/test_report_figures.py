@@ -27,6 +27,7 @@ from s3_jax.report.figures import (
     fitting_panel_width,
     loss_figure,
     loss_panels,
+    search_figure,
 )
 from s3_jax.report.records import Run, read_run
 from s3_jax.space import SearchSpace, StageSpace
@@ -157,6 +158,20 @@ def test_error_distributions_are_those_of_the_sampled_errors(run: Run) -> None:
     assert len({str(theme.space_line(k)) for k in range(3)}) == 3
 
 
+def test_a_search_is_drawn_with_every_error_in_its_order_and_the_best_so_far(run: Run) -> None:
+    with theme.applied():
+        axes = search_figure(run.spaces).axes[0]
+    assert len(axes.lines) == 2 * len(run.spaces)
+    for space, dots_of, best in zip(run.spaces, axes.lines[::2], axes.lines[1::2], strict=True):
+        errors = list(space.searched_errors)
+        assert len(errors) == 60
+        assert list(dots_of.get_ydata()) == errors
+        assert list(best.get_ydata()) == [min(errors[:count]) for count in range(1, 61)]
+        assert list(best.get_xdata()) == list(dots_of.get_xdata()) == list(range(1, 61))
+        assert best.get_label() == f"Space {space.name}: best so far, {min(errors):.2f} % in the end"
+        assert same_color(best.get_color(), theme.space_colour(space.index))
+
+
 def test_losses_are_grouped_by_phase_and_the_last_of_a_step_counts() -> None:
     lines = [
         {"phase": "space_0", "step": 2, "loss": 9.0},
@@ -203,6 +218,7 @@ def test_no_labels_overlap_or_are_cut(
             draw_choices(run, stages),
             draw_choices(run, stages[:2], least=1.75),
             *(error_distribution_figure(run.spaces, width=width) for width in (7.0, 4.5)),
+            *(search_figure(run.spaces, width=width) for width in (7.0, 4.5)),
             loss_figure(loss_panels(run.metrics), run.spaces, columns=2),
         ]
         for figure in figures:

@@ -56,6 +56,7 @@ def write_run(
         write_json(folder / "et_error.json", evolution.to_json())
         best = min(evaluated, key=lambda one: one.error).to_json()
         write_json(folder / "search" / "best.json", best)
+        write_json(folder / "search" / "state.json", {"evaluated": [one.to_json() for one in evaluated]})
         retrained = 100.0 - best["error"] + 1.5 if k == num_spaces - 1 else None
         accuracies = {"test_accuracy_inherited": 99.6 - best["error"], "test_accuracy": retrained}
         rows.append({"name": name, "size": space.size(), "et_error": evolution.to_json()["space"]})
@@ -137,6 +138,8 @@ def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
         record = read_json(folder / "et_error.json")
         assert space.space.to_json() == SearchSpace.from_json(read_json(folder / "space.json")["space"]).to_json()
         assert space.best == read_json(folder / "search" / "best.json")
+        searched = read_json(folder / "search" / "state.json")["evaluated"]
+        assert list(space.searched_errors) == [one["error"] for one in searched]
         assert space.errors is not None
         assert list(space.errors.sampled_errors) == record["sampled_errors"]
         for written in record["dimensions"]:
@@ -193,6 +196,7 @@ def test_torn_lines_are_left_out_and_counted(tmp_path: Path) -> None:
             ("space_0/et_error.json", content)
             for content in ("", '{"space": {}}', '{"space": 1, "sampled_errors": []}')
         ],
+        *[("space_1/search/state.json", content) for content in ("{", "[]", "{}", '{"evaluated": [{}]}')],
         *[("space_1/space.json", content) for content in ("{", "[]", '{"space": {}}', '{"space": {"stages": []}}')],
     ],
 )

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -192,6 +193,28 @@ def test_signals_ask_to_stop_and_a_second_interrupt_ends_at_once():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_listening_ends_with_its_context_and_other_threads_run_without():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def interrupted() -> None:
+        stop = StopRequest()
+        with stop.listening():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.asked()
+            raise Interrupted("as a run does that was asked")
+
+    with pytest.raises(Interrupted):
+        interrupted()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+    def listen() -> bool:
+        with StopRequest().listening():
+            return True
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(listen).result()
 
 
 def test_the_log_is_json_that_others_can_read(whole):

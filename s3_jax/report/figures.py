@@ -69,6 +69,21 @@ def error_distribution_figure(spaces: Sequence[SpaceRecord], *, width: float = 7
     return figure
 
 
+def search_figure(spaces: Sequence[SpaceRecord], *, width: float = 7.0) -> Figure:
+    """For each searched space the error of every architecture in the order of the search, and the best so far."""
+    figure = Figure(figsize=(width, 3.3 + 0.19 * len(spaces)), layout="constrained")
+    axes = figure.subplots()
+    for space in spaces:
+        if space.searched_errors:
+            _draw_search(axes, space)
+    axes.set_xlabel("Architectures that the search has evaluated")
+    axes.set_ylabel("Top-1 error with inherited weights (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.grid(True)
+    figure.legend(loc="outside upper left", handlelength=2.6, borderaxespad=0.2)
+    return figure
+
+
 def loss_figure(panels: Mapping[str, Mapping[str, Curve]], spaces: Sequence[SpaceRecord], *, columns: int) -> Figure:
     """Training losses over updates, one panel for each entry of `panels`: title -> phase -> (steps, losses)."""
     rows = -(-len(panels) // columns)
@@ -176,6 +191,22 @@ def _draw_distribution(axes: Axes, space: SpaceRecord) -> None:
         lw=1.8,
         label=f"Space {space.name}: E-T Error {text.percent(summary.get('et_error'))} % "
         f"(expected {expected}, top tier {top_tier})",
+    )
+
+
+def _draw_search(axes: Axes, space: SpaceRecord) -> None:
+    errors = np.array(space.searched_errors)
+    best, order = np.minimum.accumulate(errors), np.arange(1, len(errors) + 1)
+    colour = theme.space_colour(space.index)
+    axes.plot(order, errors, "o", ms=2.6, mew=0, color=colour, alpha=0.4)
+    axes.step(
+        order,
+        best,
+        where="post",
+        color=colour,
+        linestyle=theme.space_line(space.index),
+        lw=1.8,
+        label=f"Space {space.name}: best so far, {text.percent(float(best[-1]))} % in the end",
     )
 
 

@@ -48,6 +48,7 @@ def _sections(run: Run, figures: Mapping[str, Markup]) -> list[tuple[str, str, M
         ("result", "Result", result_section(run)),
         ("spaces", "Evolution of the space", _figure(figures, "space_choices", _choices_caption(run))),
         ("quality", "Quality of the spaces", _figure(figures, "error_distribution", _DISTRIBUTION_CAPTION)),
+        ("search", "Search", _figure(figures, "search", _SEARCH_CAPTION)),
         ("training", "Training", _figure(figures, "training_loss", _LOSS_CAPTION)),
         ("notes", "Notes", _notes(run)),
         ("slopes", "Slopes", slopes_section(run)),
@@ -134,6 +135,11 @@ _DISTRIBUTION_CAPTION = (
     "Share of the sampled architectures of each space whose top-1 error, measured with the weights inherited from the "
     "space's supernet, is at most the value on the x axis; further left is better. The E-T Error is the mean of the "
     "expected error (all samples) and the top-tier error (the best of them). Counterpart of the paper's Fig.\u00a06."
+)
+
+_SEARCH_CAPTION = (
+    "Error of every architecture that the search of a space has evaluated, in its order, and the best of them so far. "
+    "The first ones are drawn at random; then mutations and crossovers of the best join them."
 )
 
 _LOSS_CAPTION = (

@@ -62,6 +62,7 @@ class SpaceRecord:
     notes: tuple[str, ...]
     errors: ErrorRecord | None
     best: Mapping[str, Any] | None
+    searched_errors: tuple[float, ...]  # of the architectures that the search has proposed, in its order, in percent
 
     def dimension(self, stage: int, dimension: str) -> DimensionRecord | None:
         """The record of one dimension of stage `stage` (counted from 0), None while it is not measured."""
@@ -121,6 +122,7 @@ def _read_space(folder: AnyPath, index: int) -> SpaceRecord:
             notes=tuple(map(str, record.get("notes", ()))),
             errors=_read_errors(folder / "et_error.json"),
             best=_read_json(folder / "search" / "best.json"),
+            searched_errors=_read_searched(folder / "search" / "state.json"),
         )
     except (KeyError, TypeError, ValueError, S3Error) as error:
         raise _damaged(folder / "space.json", error) from error
@@ -137,6 +139,16 @@ def _read_errors(path: AnyPath) -> ErrorRecord | None:
             dimensions=tuple(map(_dimension, record["dimensions"])),
             notes=tuple(map(str, record.get("notes", ()))),
         )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_searched(path: AnyPath) -> tuple[float, ...]:
+    record = _read_json(path)
+    if record is None:
+        return ()
+    try:
+        return tuple(float(evaluated["error"]) for evaluated in record["evaluated"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -15,6 +15,7 @@ from s3_jax.report.figures import (
     fitting_panel_width,
     loss_figure,
     loss_panels,
+    search_figure,
 )
 from s3_jax.report.markup import Markup, element, join
 from s3_jax.report.page import page
@@ -76,6 +77,10 @@ def _drawings(run: Run) -> list[_Drawing]:
         wide, narrow = (error_distribution_figure(measured, width=width) for width in (7.0, 4.5))
         description = "Distribution of the errors of each space's sampled architectures"
         drawings.append(_Drawing("error_distribution", description, wide, [wide], [narrow]))
+    searched = [space for space in run.spaces if space.searched_errors]
+    if searched:
+        wide, narrow = (search_figure(searched, width=width) for width in (7.0, 4.5))
+        drawings.append(_Drawing("search", "Errors of the architectures of each search", wide, [wide], [narrow]))
     panels = loss_panels(run.metrics)
     if panels:
         wide, narrow = (loss_figure(panels, run.spaces, columns=columns) for columns in (len(panels), 1))

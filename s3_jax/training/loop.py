@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class StopRequest:
-    """Whether SIGTERM (or Ctrl-C) has asked the run to save and stop. Handlers are set by `listen`."""
+    """Whether SIGTERM (or Ctrl-C) has asked the run to save and stop. Handlers are set by `listen` or `listening`."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -38,6 +39,23 @@ class StopRequest:
         """Take over SIGTERM and SIGINT; a second SIGINT interrupts at once."""
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen for as long as the context lasts: a program that goes on afterwards gets its own handlers back.
+
+        Outside the main thread, where Python sets no handlers, nothing is listened for.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _ask(self, number: int, frame: Any) -> None:
         self._asked = True
