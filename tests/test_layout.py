@@ -12,20 +12,9 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *(
-        "errors",
-        "buckets",
-        "paths",
-        "writing",
-        "limits",
-        "classes",
-        "space",
-        "cost",
-        "isotropic",
-        "et_error",
-        "evolution",
-    ),
-    *("search", "config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training"),
+    *("errors", "buckets", "paths", "writing", "limits", "classes", "space", "cost", "isotropic", "et_error"),
+    *("evolution", "search", "config", "models", "data", "weights", "standalone", "zoo", "remaining", "progress"),
+    *("inference", "training"),
     *("pipeline",),
     *("extract", "finetune", "export", "report", "main"),
 )
@@ -48,10 +37,11 @@ NARROW = {
     "weights": {"errors", "buckets", "writing", "paths", "space", "models", "isotropic"},
     "standalone": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights"},
     "zoo": {"errors", "writing", "paths", "classes", "space", "cost", "isotropic", "models", "weights", "standalone"},
+    "remaining": set(),
     "progress": {"paths"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},
 }
-PURE = ("errors", "limits", "space", "cost", "isotropic", "et_error", "evolution", "search")
+PURE = ("errors", "limits", "space", "cost", "isotropic", "et_error", "evolution", "search", "remaining")
 WITHOUT_IO = (*PURE, "config", "models")
 IO_MODULES = {
     *("os", "io", "pathlib", "shutil", "subprocess", "socket", "tempfile", "urllib", "logging", "pickle"),

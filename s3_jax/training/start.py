@@ -17,6 +17,7 @@ from s3_jax.data.dataset import open_data
 from s3_jax.data.input import check_batch
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable
+from s3_jax.training.clock import Clock
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
@@ -144,7 +145,8 @@ def start_run(config: Config, workdir: AnyPath, console: Console, stop: StopRequ
         check_batch(config.augment, settings.batch_size, jax.process_count())
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
     data = open_data(config.data, seed=config.seed)
-    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console)
+    clock = Clock(console, workdir / "timings.json" if first else None)
+    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, clock)
     if (workdir / "config.json").exists():
         _check_same_data(workdir, _about_data(run))
     return run
