@@ -47,7 +47,7 @@ def time_left(plan: Sequence[Phase], current: int, done: int, spent: Mapping[str
     """What is left of a run that is at phase `current` of its plan, in which `done` units are done.
 
     spent: what was measured, by the phases' names. A phase goes on at its own pace where it has one, else at that of
-    all phases of its kind; one that has not begun also compiles, for as long as those of its kind have on average.
+    all phases of its kind; one of which nothing was measured also compiles, as long as those of its kind on average.
     """
     seconds, unknown = 0.0, []
     for index, phase in enumerate(plan[current:], current):
@@ -55,7 +55,7 @@ def time_left(plan: Sequence[Phase], current: int, done: int, spent: Mapping[str
         pace = _pace(plan, phase, spent)
         if pace is None and units:
             unknown.append(phase.kind)
-        seconds += units * (pace or 0.0) + (_compiling(plan, phase.kind, spent) if index > current else 0.0)
+        seconds += units * (pace or 0.0) + (0.0 if phase.name in spent else _compiling(plan, phase.kind, spent))
     return Left(seconds, tuple(dict.fromkeys(unknown)))
 
 
@@ -92,7 +92,7 @@ def in_words(plan: Sequence[Phase], current: int, done: int, spent: Mapping[str,
         return f"{title}; the time left in all is not measured yet"
     if not unknown:
         return f"{title}; about {duration(seconds)} of {duration(before + seconds)} left in all"
-    return f"{title}; about {duration(seconds)} left, without {' and '.join(unknown)} (not measured yet)"
+    return f"{title}; about {duration(seconds)} left, besides {', '.join(unknown)} (not measured yet)"
 
 
 def duration(seconds: float) -> str:

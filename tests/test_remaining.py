@@ -25,7 +25,7 @@ def test_updates_tell_of_those_to_come_and_what_is_unknown_is_named() -> None:
     """10 updates in 20 s after 40 s of compiling: 90 and 100 more of 2 s, and another 40 s of compiling."""
     spent = {"space_0": Spent(10, 20.0, 40.0)}
     assert time_left(PLAN, 0, 10, spent) == (90 * 2 + 40 + 100 * 2, ("evaluation", "search", "retraining"))
-    line = "space 1 of 2, supernet; about 7 min left, without evaluation and search and retraining (not measured yet)"
+    line = "space 1 of 2, supernet; about 7 min left, besides evaluation, search, retraining (not measured yet)"
     assert in_words(PLAN, 0, 10, spent) == line
 
 
@@ -40,6 +40,7 @@ def test_a_generation_is_as_long_as_its_evaluations_until_one_was_measured() -> 
 def test_a_phase_goes_on_at_its_own_pace_and_another_at_the_mean_of_its_kind() -> None:
     spent = {"space_0": Spent(100, 100.0, 30.0), "space_1": Spent(50, 150.0, 50.0)}
     assert time_left(PLAN[:4], 3, 50, spent) == (50 * 3, ())
+    assert time_left(PLAN[:4], 3, 0, {"space_0": spent["space_0"]}) == (100 + 30, ())  # it is to compile
     third = (*PLAN[:4], Phase("space_2", "", "update", 3))
     assert time_left(third, 3, 50, spent) == (50 * 3 + 40 + 5, ())
 

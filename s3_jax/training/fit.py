@@ -27,8 +27,8 @@ NUM_RANDOM_SUBNETS = 2
 
 def initial_weights(run: Run, phase: str, structure: Structure) -> Params:
     """The weights with which `phase` begins to train an architecture or the supernet of a space, on every device."""
-    make = partial(initial_params, structure, run.config.model, run.data.num_classes)
-    return jax.jit(make, out_shardings=replicated(run.mesh))(run.key(phase))
+    # Not as one program, which would take XLA as long as half an update: array by array, in a few small ones.
+    return put_replicated(run.mesh, initial_params(structure, run.config.model, run.data.num_classes, run.key(phase)))
 
 
 def num_updates(config: TrainConfig, subset: Subset) -> int:
