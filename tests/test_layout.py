@@ -1,6 +1,7 @@
 """The design's import directions, read from the source: data flows down the package, imports only point up it."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,3 +160,9 @@ def test_the_rules_say_what_the_design_says() -> None:
     assert not {"report", "main"} & allowed("pipeline")
     assert allowed("training") >= {"models", "data", "config"}
     assert all(ORDER.index(above) <= ORDER.index(part) for part in ORDER for above in allowed(part))
+
+
+def test_the_command_line_says_something_before_it_loads_what_takes_seconds() -> None:
+    program = "import sys, s3_jax.main; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"jax", "flax", "grain", "orbax", "matplotlib", "sklearn", "cv2"} & set(loaded.stdout.split())

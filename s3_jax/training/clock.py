@@ -26,7 +26,9 @@ class Clock:
     path: the file, None for none. Nothing that a run computes depends on it: where it is damaged, it is begun anew.
     """
 
-    def __init__(self, console: Console, path: AnyPath | None = None, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, path: AnyPath | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.console = console
         self._path, self._now = path, now
         self._plan: tuple[Phase, ...] = ()
