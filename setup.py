@@ -1,14 +1,13 @@
-"""Installation: `pip install -e .`, with extras `test`, `gcs`, `onnx`, `hub`, `parity`, `wandb`, `tpu` and `cuda`."""
+"""What the package needs; what it is stands in pyproject.toml.
+
+`pip install -e .`, with extras `test`, `gcs`, `onnx`, `hub`, `parity`, `wandb`, `tpu` and `cuda`.
+"""
 
 from setuptools import find_packages, setup
 
 setup(
-    name="s3_jax",
-    version="0.1.0",
-    description="Searching the Search Space of Vision Transformer (S3), complete, in JAX and Flax",
     packages=find_packages(include=["s3_jax", "s3_jax.*"]),
     package_data={"s3_jax": ["py.typed"]},
-    python_requires=">=3.11",
     install_requires=[
         "absl-py",
         "array-record",
@@ -36,8 +35,8 @@ setup(
         "gcs": ["gcsfs"],
         "onnx": ["jax2onnx", "onnx"],
         "test": [
-            *("gcp-storage-emulator", "gcsfs", "ipykernel", "jax2onnx", "mypy", "nbclient", "onnxruntime", "psutil"),
-            *("pytest", "pytest-xdist", "ruff"),
+            *("build", "gcp-storage-emulator", "gcsfs", "ipykernel", "jax2onnx", "mypy", "nbclient", "onnxruntime"),
+            *("psutil", "pytest", "pytest-xdist", "ruff", "twine"),
         ],
         "hub": ["huggingface_hub"],
         "parity": ["timm==1.0.31", "torch", "torchvision"],

@@ -18,11 +18,12 @@ from s3_jax.errors import S3Error
 from s3_jax.models.subnet import Params
 from s3_jax.paths import AnyPath
 from s3_jax.progress import say
+from s3_jax.remaining import Phase
 from s3_jax.space import Architecture
 from s3_jax.standalone import About, AnyArchitecture, Spec, Standalone
 from s3_jax.training.devices import put_replicated
 from s3_jax.training.evaluate import error_of_network
-from s3_jax.training.fit import fit
+from s3_jax.training.fit import fit, num_updates
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json, read_record
 from s3_jax.training.run import Run
@@ -58,6 +59,8 @@ def _run(start: Standalone, run: Run, from_scratch: bool) -> dict[str, Any]:
     try:
         spec = target_spec(start.spec, config, run.data)
         record_start(run)
+        updates = num_updates(config.train, run.data.train_and_holdout)
+        run.clock.follow([Phase(PHASE, "fine-tuning", "an update", updates)])
         run.write_json("start.json", _start_record(start.spec, from_scratch))
         network = fit(
             run,
@@ -138,7 +141,7 @@ def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Par
     network = standalone.build(spec, rngs=nnx.Rngs(params=run.key(PHASE)))
     if not from_scratch:
         classes = kept_classifier(start.spec.class_names, spec.class_names)
-        run.console.print(f"The classifier is {'new: the classes are others' if classes is None else 'kept'}.")
+        say(run.clock.console, f"The classifier is {'new: the classes are others' if classes is None else 'kept'}.")
         tensors = to_state_dict(start.network)
         if classes is not None:
             tensors |= {name: tensor[classes] for name, tensor in tensors.items() if name.startswith("head.")}

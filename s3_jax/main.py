@@ -6,21 +6,17 @@ import os
 import sys
 from typing import NoReturn
 
-import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
+# Nothing here may import JAX or anything else that takes seconds: `main` does, once it has said so.
+from s3_jax import __version__
 from s3_jax.config import Config, default_config, from_mapping
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.paths import print_any_name, printable, user_path
-from s3_jax.pipeline import run_pipeline
 from s3_jax.progress import say
-from s3_jax.report.tables import result_table
-from s3_jax.report.write import write_report
-from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
-from s3_jax.training.loop import StopRequest
 
 EXIT_FAILED = 1  # another process of the run is gone
 EXIT_MISTAKE = 2
@@ -34,6 +30,13 @@ def main(arguments: list[str]) -> int:
     """Do the run, or what is left of it. Returns the exit code: 0, 1, 2 for a mistake, 143 for a stop on request."""
     print_any_name()
     console = Console(stderr=False, quiet=False)
+    say(console, f"s3_jax {__version__}: loading libraries and data ...")
+    import jax
+
+    from s3_jax.pipeline import run_pipeline
+    from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
+    from s3_jax.training.loop import StopRequest
+
     try:
         if len(arguments) > 1:
             raise S3Error(f"unexpected arguments {arguments[1:]}; flags are --config, --workdir and --config.<field>")
@@ -52,6 +55,9 @@ def main(arguments: list[str]) -> int:
             raise S3Error(f"the configuration file could not be loaded: {error}") from error
         config = from_mapping(Config, settings)
         result = run_pipeline(config, workdir, console=console, stop=stop)
+        from s3_jax.report.tables import result_table  # and with it matplotlib
+        from s3_jax.report.write import write_report
+
         say(console, result_table(result))
         if jax.process_index() == 0:
             say(console, f"Report: {write_report(workdir)}")
@@ -64,7 +70,7 @@ def main(arguments: list[str]) -> int:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        _leave(error)
+        _leave(jax.process_index(), error)
     except OSError as error:
         print(
             f"s3_jax: {printable(error)}. What was written before is whole: put that right, and the same command goes "
@@ -75,10 +81,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _leave(error: Exception) -> NoReturn:
+def _leave(index: int, error: Exception) -> NoReturn:
     """End a process that cannot work with the others any more, at once: an ordinary exit would wait for them."""
     print(
-        f"s3_jax: process {jax.process_index()} ends: it lost touch with the other processes, of which one has "
+        f"s3_jax: process {index} ends: it lost touch with the other processes, of which one has "
         f"probably failed (see its log), or failed itself: {error}. What was written before is whole: start all of "
         "them again with the same command",
         file=sys.stderr,

@@ -23,17 +23,21 @@ from s3_jax.et_error import check_sampled
 from s3_jax.evolution import check_size, evolve, merge_windows
 from s3_jax.models.subnet import Params, copy_overlap, slice_weights
 from s3_jax.paths import AnyPath
-from s3_jax.progress import progress_bar, say
+from s3_jax.progress import say
+from s3_jax.remaining import Phase
 from s3_jax.space import Architecture, SearchSpace, map_sizes
 from s3_jax.training.devices import replicated
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
-from s3_jax.training.fit import fit, initial_weights
+from s3_jax.training.fit import fit, initial_weights, num_updates
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network
 from s3_jax.training.pretrained import with_pretrained
 from s3_jax.training.records import read_record
 from s3_jax.training.run import Run
 from s3_jax.training.start import opened_workdir, record_start, start_run
+
+# The phase that comes last.
+TEST = "test of inherited weights"
 
 
 def run_pipeline(config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest) -> dict[str, Any]:
@@ -56,11 +60,9 @@ def _checked_result(result: Any) -> dict[str, Any]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    evolution, retrain = run.config.evolution, run.config.retrain
     try:
-        spaces = [_search_space(run, index) for index in range(evolution.num_spaces)]
-        retrained = range(len(spaces)) if retrain.all_spaces else [len(spaces) - 1]
-        trained = {index: _retrain(run, index, spaces[index]) for index in retrained}
+        spaces = [_search_space(run, index) for index in range(run.config.evolution.num_spaces)]
+        trained = {index: _retrain(run, index, spaces[index]) for index in _retrained(run.config)}
         result = _result(run, spaces, trained)
     finally:
         run.metrics.close()
@@ -83,7 +85,33 @@ def _start(config: Config, workdir: AnyPath, console: Console, stop: StopRequest
     check_size(clamped, config.evolution.max_space_size)
     _samples(run, 0, clamped)
     record_start(run)
+    run.clock.follow(_plan(run))
     return run
+
+
+def _plan(run: Run) -> list[Phase]:
+    """The phases of a run in the order in which they come, and how much work each is."""
+    config, data, plan = run.config, run.data, []
+    spaces, search_config = config.evolution.num_spaces, config.search
+    for index in range(spaces):
+        name, title = f"space_{index}", f"space {index + 1} of {spaces}"
+        updates, evaluations = num_updates(config.train, data.train), ("evaluation", float(search_config.population))
+        plan += [
+            Phase(name, f"{title}, supernet", "the supernet's training", updates),
+            Phase(f"{name}/samples", f"{title}, E-T Error", "evaluation", config.evolution.num_samples),
+            Phase(f"{name}/search", f"{title}, search", "search", search_config.generations, like=evaluations),
+        ]
+    updates = num_updates(config.retrain.train, data.train_and_holdout)
+    for index in _retrained(config):
+        name = space_name(index)
+        plan.append(Phase(f"retrain/best_{name}", f"retraining of {name}'s best", "retraining", updates))
+    return [*plan, Phase(TEST, TEST, "test", spaces)]
+
+
+def _retrained(config: Config) -> Sequence[int]:
+    """The spaces whose best is retrained."""
+    spaces = config.evolution.num_spaces
+    return range(spaces) if config.retrain.all_spaces else [spaces - 1]
 
 
 def _search_space(run: Run, index: int) -> SearchSpace:
@@ -180,7 +208,7 @@ def _search(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) 
     if run.has(f"{folder}/state.json"):
         begun = state
         state = read_record(run.workdir / folder / "state.json", lambda record: _search_of(begun, record))
-    with progress_bar(run.console, f"space_{index}/search", config.generations, state.generation) as advance:
+    with run.clock.phase(f"space_{index}/search", config.generations, state.generation) as advance:
         while not state.finished:
             evaluated = [record(architecture) for architecture in search.ask(state, run.cost)]
             state = search.tell(state, evaluated)
@@ -199,9 +227,11 @@ def _search_of(begun: search.SearchState, record: Any) -> search.SearchState:
 
 
 def _evaluate(run: Run, title: str, architectures: Sequence[Architecture], record: EvaluationRecord) -> list[Evaluated]:
-    evaluated = []
-    with progress_bar(run.console, title, len(architectures)) as advance:
-        for count, architecture in enumerate(architectures, 1):
+    evaluated, distinct = [], set(architectures)
+    count = sum(map(record.has, distinct))  # those that are known take no time
+    with run.clock.phase(title, len(distinct), count) as advance:
+        for architecture in architectures:
+            count += not record.has(architecture)
             evaluated.append(record(architecture))
             advance(count, f"error {evaluated[-1].error:.2f} %")
     record.flush()
@@ -239,7 +269,7 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
 def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -> dict[str, Any]:
     """The run's result; the test split is used here and after retraining, and nowhere else."""
     rows = []
-    with progress_bar(run.console, "test of inherited weights", len(spaces)) as advance:
+    with run.clock.phase(TEST, len(spaces)) as advance:
         for index, space in enumerate(spaces):
             best = _best(run, index)
             inherited = 100.0 - error_of_network(run, _supernet(run, index, space), run.data.test, best.architecture)

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from s3_jax.paths import printable
 
@@ -28,10 +30,15 @@ def say(console: Console, what: RenderableType) -> None:
 
 
 @contextmanager
-def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Yields a function to call with the units done so far and a short status text; `done` were done before."""
+def progress_bar(
+    console: Console, title: str, total: int, done: int = 0, overall: Callable[[], str] = str
+) -> Iterator[Advance]:
+    """Yields a function to call with the units done so far and a short status text; `done` were done before.
+
+    overall: makes a line about all that this is a part of; an empty one is not shown.
+    """
     if not (console.is_terminal or console.is_jupyter):
-        yield _lines(console, title, total, done)
+        yield _lines(console, title, total, done, overall)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -43,8 +50,9 @@ def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Ite
         TextColumn("{task.fields[status]}", markup=False),
     )
     progress = Progress(*columns, console=console)
-    task = progress.add_task(f"{title:<28}", total=total, completed=done, status="compiling" if total else "")
-    with _drawn_in_a_cell(progress) if console.is_jupyter else _drawn_in_a_terminal(progress) as draw:
+    task = progress.add_task(f"{title:<28}", total=total, completed=done, status="")
+    both = _Both(progress, overall)
+    with _drawn_in_a_cell(both) if console.is_jupyter else _drawn_in_a_terminal(both, console) as draw:
 
         def advance(count: int, status: str) -> None:
             """Note the units done."""
@@ -55,8 +63,8 @@ def progress_bar(console: Console, title: str, total: int, done: int = 0) -> Ite
 
 
 @contextmanager
-def _drawn_in_a_terminal(progress: Progress) -> Iterator[Callable[[], None]]:
-    with progress:  # a thread of rich's draws it
+def _drawn_in_a_terminal(renderable: RenderableType, console: Console) -> Iterator[Callable[[], None]]:
+    with Live(renderable, console=console):  # a thread of rich's draws it
         yield lambda: None
 
 
@@ -101,8 +109,19 @@ def _as_bundle(renderable: RenderableType) -> dict[str, str]:
     }
 
 
-def _lines(console: Console, title: str, total: int, done: int) -> Advance:
-    say(console, f"{title}: {done} of {total}")
+class _Both:
+    """A bar, and below it the line about the whole."""
+
+    def __init__(self, progress: Progress, overall: Callable[[], str]) -> None:
+        self._progress, self._overall = progress, overall
+
+    def __rich__(self) -> Group:
+        line = self._overall()
+        return Group(self._progress, *[Text(printable(line))] if line else [])
+
+
+def _lines(console: Console, title: str, total: int, done: int, overall: Callable[[], str]) -> Advance:
+    say(console, _with(overall, f"{title}: {done} of {total}"))
     first: tuple[float, int] | None = None
     last = 0.0
 
@@ -115,6 +134,11 @@ def _lines(console: Console, title: str, total: int, done: int) -> Advance:
             return
         last = now
         left = f"{(now - first[0]) / (count - first[1]) * (total - count):.0f}" if count > first[1] else "?"
-        say(console, f"{title}: {count} of {total}, {left} s left, {status}")
+        say(console, _with(overall, f"{title}: {count} of {total}, {left} s left, {status}"))
 
     return advance
+
+
+def _with(overall: Callable[[], str], text: str) -> str:
+    line = overall()
+    return f"{text} | {line}" if line else text

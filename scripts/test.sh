@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every check, on a machine where nothing was installed by hand: makes .venv, installs with test extras, then format,
-# lint, types and tests. PYTHON chooses the interpreter (3.11 or newer), VENV the environment's folder.
+# lint, types, the package and tests. PYTHON chooses the interpreter (3.11 or newer), VENV the environment's folder.
 # A second Python (3.12, if there is one) installs the package and runs the tests as well, those of the method, models,
 # data and training: not again those that start commands, damage, kill or resume whole runs, nor those of reports.
 set -euo pipefail
@@ -17,6 +17,7 @@ fi
 ruff format --check .
 ruff check .
 mypy
+scripts/check_package.sh
 pytest -n 2 --dist=loadgroup
 
 if [ -n "$second" ]; then

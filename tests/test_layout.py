@@ -1,6 +1,7 @@
 """The design's import directions, read from the source: data flows down the package, imports only point up it."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,20 +13,9 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *(
-        "errors",
-        "buckets",
-        "paths",
-        "writing",
-        "limits",
-        "classes",
-        "space",
-        "cost",
-        "isotropic",
-        "et_error",
-        "evolution",
-    ),
-    *("search", "config", "models", "data", "weights", "standalone", "zoo", "progress", "inference", "training"),
+    *("errors", "buckets", "paths", "writing", "limits", "classes", "space", "cost", "isotropic", "et_error"),
+    *("evolution", "search", "config", "models", "data", "weights", "standalone", "zoo", "remaining", "progress"),
+    *("inference", "training"),
     *("pipeline",),
     *("extract", "finetune", "export", "report", "notebook", "main"),
 )
@@ -48,10 +38,11 @@ NARROW = {
     "weights": {"errors", "buckets", "writing", "paths", "space", "models", "isotropic"},
     "standalone": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights"},
     "zoo": {"errors", "writing", "paths", "classes", "space", "cost", "isotropic", "models", "weights", "standalone"},
+    "remaining": set(),
     "progress": {"paths"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},
 }
-PURE = ("errors", "limits", "space", "cost", "isotropic", "et_error", "evolution", "search")
+PURE = ("errors", "limits", "space", "cost", "isotropic", "et_error", "evolution", "search", "remaining")
 WITHOUT_IO = (*PURE, "config", "models")
 IO_MODULES = {
     *("os", "io", "pathlib", "shutil", "subprocess", "socket", "tempfile", "urllib", "logging", "pickle"),
@@ -169,3 +160,9 @@ def test_the_rules_say_what_the_design_says() -> None:
     assert not {"report", "main"} & allowed("pipeline")
     assert allowed("training") >= {"models", "data", "config"}
     assert all(ORDER.index(above) <= ORDER.index(part) for part in ORDER for above in allowed(part))
+
+
+def test_the_command_line_says_something_before_it_loads_what_takes_seconds() -> None:
+    program = "import sys, s3_jax.main; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"jax", "flax", "grain", "orbax", "matplotlib", "sklearn", "cv2"} & set(loaded.stdout.split())

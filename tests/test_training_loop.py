@@ -17,6 +17,7 @@ from rich.console import Console
 from s3_jax.config import RunConfig
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.training.checkpoints import Checkpoints
+from s3_jax.training.clock import Clock
 from s3_jax.training.devices import make_mesh, state_layout
 from s3_jax.training.loop import Schedule, StopRequest, train
 from s3_jax.training.records import Metrics, read_json_lines
@@ -59,7 +60,7 @@ def run_loop(folder: Path, num_steps: int, *, stop=None, update=None, checkpoint
         checkpoints=checkpoints,
         metrics=metrics,
         stop=stop or StopRequest(),
-        console=Console(quiet=True),
+        clock=Clock(Console(quiet=True)),
         name_subnet=lambda step, index: f"subnet {index} of update {step}",
     )
 

@@ -16,6 +16,7 @@ from s3_jax.data.dataset import open_data
 from s3_jax.models.subnet import slice_weights, subnet_mask
 from s3_jax.space import SearchSpace, StageSpace, largest, smallest
 from s3_jax.training import networks
+from s3_jax.training.clock import Clock
 from s3_jax.training.devices import make_mesh
 from s3_jax.training.fit import fit, initial_weights, random_subnets
 from s3_jax.training.loop import StopRequest
@@ -37,9 +38,8 @@ def open_run(folder: Path, dtype: str = "float32") -> Run:
     model = ModelConfig(image_size=8, patch_size=2, kernel_std=0.0, dtype=dtype)
     config = Config(model=model, data=DataConfig(source="digits"), run=settings)
     metrics = Metrics(folder, settings, active=False)
-    return Run(
-        config, folder, make_mesh(1), open_data(config.data, seed=0), metrics, StopRequest(), Console(quiet=True)
-    )
+    clock = Clock(Console(quiet=True))
+    return Run(config, folder, make_mesh(1), open_data(config.data, seed=0), metrics, StopRequest(), clock)
 
 
 def build_network(run: Run) -> Network:

@@ -7,6 +7,9 @@ active part are exactly zero on the way in and on the way out, and so are the gr
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +70,15 @@ def truncated_normal(key: Array, shape: tuple[int, ...], inputs: int, std: float
     deviation = std if std > 0 else fan_in**-0.5
     # In float32 a draw at the very end of the distribution would be infinite and land on the cut: -2 among 0.02s.
     bound = min(2.0 / deviation, 5.0)
-    return deviation * jax.random.truncated_normal(key, -bound, bound, shape)
+    size = math.prod(shape)
+    drawn = max(4**6, 4 ** math.ceil(math.log(size, 4)))
+    return deviation * _draws(key, bound, drawn)[:size].reshape(shape)
+
+
+@partial(jax.jit, static_argnames=("bound", "size"))
+def _draws(key: Array, bound: float, size: int) -> Array:
+    """The first of them are the same however many are drawn: so few programs serve arrays of all shapes."""
+    return jax.random.truncated_normal(key, -bound, bound, (size,))
 
 
 def active_mask(size: int, count: Count, dtype: jnp.dtype) -> Array | None:

@@ -43,7 +43,8 @@ def error_of_subnets(run: Run, network: Network, subset: Subset) -> Callable[[Ar
     def error(architecture: Architecture) -> float:
         """The error of one subnet, in percent."""
         mask = put_replicated(run.mesh, network.mask(architecture))
-        return _error(step(network.params, batch, mask) for batch in batches)
+        with run.clock.compiling(step, "the evaluation of subnets"):
+            return _error(step(network.params, batch, mask) for batch in batches)
 
     return error
 
@@ -52,7 +53,8 @@ def error_of_network(run: Run, network: Network, subset: Subset, architecture: A
     """Top-1 error in percent of one architecture on `subset`, whose images pass through the device once."""
     step = evaluation_of(network.definition, run.mesh)
     mask = put_replicated(run.mesh, network.mask(architecture))
-    return _error(step(network.params, batch, mask) for batch in device_batches(run, subset))
+    with run.clock.compiling(step, "the evaluation of the network"):
+        return _error(step(network.params, batch, mask) for batch in device_batches(run, subset))
 
 
 class EvaluationRecord:
@@ -75,6 +77,10 @@ class EvaluationRecord:
         if evaluated.cost != self._run.cost(evaluated.architecture) or not 0 <= evaluated.error <= 100:
             raise S3Error("its parameters, MACs or error cannot be those of its architecture")
         return evaluated
+
+    def has(self, architecture: Architecture) -> bool:
+        """Whether it is evaluated already."""
+        return architecture in self._known
 
     def __call__(self, architecture: Architecture) -> Evaluated:
         """The evaluated architecture. Raises Interrupted where the run was asked to stop."""

@@ -27,8 +27,13 @@ NUM_RANDOM_SUBNETS = 2
 
 def initial_weights(run: Run, phase: str, structure: Structure) -> Params:
     """The weights with which `phase` begins to train an architecture or the supernet of a space, on every device."""
-    make = partial(initial_params, structure, run.config.model, run.data.num_classes)
-    return jax.jit(make, out_shardings=replicated(run.mesh))(run.key(phase))
+    # Not as one program, which would take XLA as long as half an update: array by array, in a few small ones.
+    return put_replicated(run.mesh, initial_params(structure, run.config.model, run.data.num_classes, run.key(phase)))
+
+
+def num_updates(config: TrainConfig, subset: Subset) -> int:
+    """How many updates a training on `subset` has."""
+    return max(1, round(config.epochs * len(subset) / config.batch_size))
 
 
 def fit(
@@ -45,7 +50,7 @@ def fit(
     called where there is no checkpoint; None for `initial_weights`.
     """
     model, num_classes = run.config.model, run.data.num_classes
-    num_steps = max(1, round(config.epochs * len(subset) / config.batch_size))
+    num_steps = num_updates(config, subset)
     training = training_of(
         structure,
         jax.eval_shape(partial(initial_params, structure, model, num_classes), run.key(phase)),
@@ -95,7 +100,8 @@ def _train(
     def update(state: TrainState, batch: Batch, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """One update with the random subnets of its step."""
         masks = trained_subnets(structure, random_subnets(run, phase, structure, step))
-        return compiled(state, put_batch(run.mesh, batch), put_replicated(run.mesh, masks), key)
+        with run.clock.compiling(compiled, f"the update of {phase}"):
+            return compiled(state, put_batch(run.mesh, batch), put_replicated(run.mesh, masks), key)
 
     def name_subnet(step: int, index: int) -> str:
         """What the message about a loss that is not finite calls it."""
@@ -125,6 +131,6 @@ def _train(
             checkpoints=checkpoints,
             metrics=run.metrics,
             stop=run.stop,
-            console=run.console,
+            clock=run.clock,
             name_subnet=name_subnet,
         )

@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from rich.console import Console
 
 from s3_jax.errors import Interrupted, S3Error
-from s3_jax.progress import progress_bar
 from s3_jax.training.checkpoints import Checkpoints
+from s3_jax.training.clock import Clock
 from s3_jax.training.records import Metrics
 from s3_jax.training.state import TrainState
 from s3_jax.training.steps import Batch
@@ -87,7 +86,7 @@ def train(
     checkpoints: Checkpoints,
     metrics: Metrics,
     stop: StopRequest,
-    console: Console,
+    clock: Clock,
     name_subnet: Callable[[int, int], str],
 ) -> TrainState:
     """Run `update(state, batch, step)` until `schedule.num_steps`, saving and logging on the way.
@@ -99,7 +98,7 @@ def train(
     meter = _Meter(phase, schedule, metrics, name_subnet)
     metrics.forget_after(phase, step)
     # Whatever ends the loop, what is being written is written to its end.
-    with closing(checkpoints), progress_bar(console, phase, schedule.num_steps, step) as advance:
+    with closing(checkpoints), clock.phase(phase, schedule.num_steps, step) as advance:
         while step < schedule.num_steps:
             meter.waits_for_data(lambda: next(batches))
             state, values = meter.waits_for_devices(update, state, meter.batch, step)

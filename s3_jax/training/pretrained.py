@@ -92,7 +92,7 @@ def with_pretrained(run: Run, phase: str, space: SearchSpace, supernet: Params) 
         return supernet
     model = run.config.model
     network = fitted(run.pretrained, space, run.map_sizes, model.patch_size, run.data.class_names)
-    say(run.console, f"{phase} begins with weights of {run.config.train.init_from}: {shares(network, supernet)}")
+    say(run.clock.console, f"{phase} begins with weights of {run.config.train.init_from}: {shares(network, supernet)}")
     return jax.jit(copy_network, out_shardings=replicated(run.mesh))(put_replicated(run.mesh, network), supernet)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from rich.console import Console
 
 from s3_jax.config import Config
 from s3_jax.cost import Cost, cost
@@ -19,6 +18,7 @@ from s3_jax.data.dataset import ImageData
 from s3_jax.paths import AnyPath
 from s3_jax.space import Architecture, map_sizes
 from s3_jax.standalone import Standalone
+from s3_jax.training.clock import Clock
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import Metrics, write_json
 
@@ -33,7 +33,7 @@ class Run:
     data: ImageData
     metrics: Metrics
     stop: StopRequest
-    console: Console
+    clock: Clock
     pretrained: Standalone | None = None  # the network of config.train.init_from
 
     @property

@@ -18,6 +18,7 @@ from s3_jax.data.input import check_batch
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable
 from s3_jax.standalone import Standalone
+from s3_jax.training.clock import Clock
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
@@ -149,7 +150,8 @@ def start_run(config: Config, workdir: AnyPath, console: Console, stop: StopRequ
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
     data = open_data(config.data, seed=config.seed)
     pretrained = open_pretrained(config)
-    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, console, pretrained)
+    clock = Clock(console, workdir / "timings.json" if first else None)
+    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, clock, pretrained)
     if (workdir / "config.json").exists():
         _check_same_data(workdir, _about_data(run))
         _check_same_pretrained(workdir, pretrained)
