@@ -25,5 +25,6 @@ if [ -n "$second" ]; then
     # shellcheck disable=SC1091
     source "${VENV:-.venv}-second/bin/activate"
     pytest -n 2 --ignore=tests/test_pipeline.py --ignore=tests/test_devices.py --ignore=tests/test_commands.py \
-        --ignore-glob="tests/test_report_*" --ignore-glob="tests/test_bad_*"
+        --ignore=tests/test_buckets.py --ignore=tests/test_notebook.py --ignore-glob="tests/test_report_*" \
+        --ignore-glob="tests/test_bad_*"
 fi
