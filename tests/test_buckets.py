@@ -48,7 +48,7 @@ def folder(server, request):
 
 
 def test_an_object_is_a_file(folder):
-    path, content = folder / "a" / "b.png", bytes(range(256)) + b"\r\n\n\r--==0==--"
+    path, content = folder / "a" / "b.png", bytes(range(256)) + b"\r\n\n\r end"
     assert not path.exists()
     assert not folder.exists()
     with pytest.raises(FileNotFoundError):
