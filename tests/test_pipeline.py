@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import bucket_server
 import kill_and_compare
 import pytest
 
@@ -131,6 +132,21 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_had_not_been(finished, en
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("killed after") == 10
     assert "all results and weights equal" in done.stdout
+
+
+def test_in_a_bucket_it_is_the_same_run_and_the_same_after_a_kill(finished, environment, tmp_path):
+    script = [sys.executable, ROOT / "scripts" / "kill_and_compare.py", f"--config={CONFIG}", "--kills=1"]
+    folders = [f"--expected={finished}", f"--folder={tmp_path / 'runs'}", "--workdirs=gs://bucket/runs"]
+    with bucket_server.serving() as server:
+        there = environment | server.environment
+        done = subprocess.run([*script, *folders], env=there, cwd=ROOT, capture_output=True, text=True)
+        stored = server.storage.objects["bucket"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("killed after") == 1
+    assert "all results and weights equal" in done.stdout
+    report = {name.rpartition("/")[2] for name in stored if "/report/" in name}
+    assert report == {path.name for path in (finished / "report").iterdir()}
+    assert not [name for name in stored if name.endswith((".lock", ".writable_0"))]
 
 
 def test_its_networks_can_be_taken_out(finished):
