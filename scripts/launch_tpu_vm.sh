@@ -4,9 +4,9 @@
 #     scripts/launch_tpu_vm.sh NAME ZONE --config=configs/imagenet_s3.py --workdir=gs://BUCKET/imagenet [--config.field=value]
 #
 # NAME and ZONE: of the slice, as gcloud lists them. Every worker clones the project's own origin at this commit, installs
-# it with its extras tpu and gcs and runs the same command; JAX finds the other workers by itself. The first one prints; the log of
-# each is run.log in its folder s3_jax. The workdir is in a bucket that the slice's account may write to, or a folder that
-# all workers see, as of Filestore. Where a worker fails, the others end within a minute: start this again.
+# it with its extras tpu and gcs and runs the same command; JAX finds the other workers by itself. The first one prints;
+# the log of each is run.log in its folder s3_jax. The workdir is in a bucket that the slice's account may write to, or a
+# folder that all workers see, as of Filestore. Where a worker fails, the others end within a minute: start this again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
