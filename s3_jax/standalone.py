@@ -24,7 +24,7 @@ from s3_jax.paths import AnyPath, printable, read_user_json
 from s3_jax.space import Architecture
 from s3_jax.weights.convert import Network, check_finite, load_weights, to_state_dict
 from s3_jax.weights.files import read_state_dict, write_safetensors
-from s3_jax.writing import as_json, sealed, unsealed, write_whole
+from s3_jax.writing import sealed, unsealed, write_whole
 
 AnyArchitecture = Architecture | IsotropicArchitecture
 RECORD, WEIGHTS, CARD = "architecture.json", "weights.safetensors", "README.md"
@@ -146,7 +146,7 @@ def save(folder: AnyPath, model: Standalone) -> None:
 def save_card(folder: AnyPath, spec: Spec) -> None:
     """Write all of a network's folder but its weights. Raises S3Error where it cannot be written."""
     write_whole(folder / CARD, card(spec))
-    write_whole(folder / RECORD, as_json(sealed(spec.to_json()), indent=1) + "\n")
+    write_whole(folder / RECORD, json.dumps(sealed(spec.to_json()), indent=1) + "\n")
 
 
 def load(folder: AnyPath, *, dtype: str = "float32") -> Standalone:

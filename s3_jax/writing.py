@@ -49,7 +49,7 @@ SEAL = "crc32"
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record as JSON has it, with a checksum, which tells of damage that leaves a record, such as another digit."""
-    content = json.loads(as_json(record))
+    content = json.loads(json.dumps(record))
     return content | {SEAL: _checksum(content)}
 
 

@@ -1,7 +1,6 @@
 """Fine-tuning: what it begins with, that it trains, goes on, and is refused where it does not fit."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.standalone import Spec, Standalone
 from s3_jax.training.loop import StopRequest
+from s3_jax.training.records import read_json
 from s3_jax.weights.convert import params_of
 
 FIVE = tuple("abcde")
@@ -70,7 +70,7 @@ def test_it_trains_is_finished_once_and_knows_its_own_start(tmp_path):
     moved = params_of(zoo.load(tmp_path / "network").network)["stages"][0]["blocks"][0]["mlp"]["fc1"]["kernel"]
     begun = params_of(start().network)["stages"][0]["blocks"][0]["mlp"]["fc1"]["kernel"]
     assert 0 < float(jax.numpy.abs(moved - begun).max()) < 0.1
-    assert tune(tmp_path, config) == result == json.loads((tmp_path / "result.json").read_text())
+    assert tune(tmp_path, config) == result == read_json(tmp_path / "result.json")
     with pytest.raises(S3Error, match="holds a training that began with another network"):
         tune(tmp_path, config, from_scratch=True)
     with pytest.raises(S3Error, match=r"config.train.learning_rate: 0.001 there, 0.0 now"):

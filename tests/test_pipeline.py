@@ -21,6 +21,7 @@ from s3_jax.errors import S3Error
 from s3_jax.extract import extract
 from s3_jax.inference import accuracy
 from s3_jax.space import SearchSpace
+from s3_jax.training.records import read_json, read_json_lines, write_json
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "tiny_config.py"
@@ -73,7 +74,7 @@ def test_every_space_takes_four_programs(finished):
 
 
 def test_a_run_leaves_the_files_of_every_phase(finished):
-    result = json.loads((finished / "result.json").read_text())
+    result = read_json(finished / "result.json")
     assert [space["name"] for space in result["spaces"]] == ["A", "B"]
     for index, row in enumerate(result["spaces"]):
         record = json.loads((finished / f"space_{index}" / "space.json").read_text())
@@ -107,10 +108,10 @@ def test_a_finished_run_does_nothing(finished, environment):
 def test_networks_can_be_taken_out_of_a_run_of_another_version(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
-    settings = json.loads((copy / "config.json").read_text())
+    settings = read_json(copy / "config.json")
     del settings["version"], settings["model"]["every_width"], settings["search"]
     settings["model"]["sliced_largest"] = True
-    (copy / "config.json").write_text(json.dumps(settings))
+    write_json(copy / "config.json", settings)
     for retrained in (False, True):
         assert extract(copy, retrained=retrained).spec == extract(finished, retrained=retrained).spec
 
@@ -151,7 +152,7 @@ def test_in_a_bucket_it_is_the_same_run_and_the_same_after_a_kill(finished, envi
 
 def test_its_networks_can_be_taken_out(finished):
     """They answer on the test images as the run has measured it, once sliced and once retrained."""
-    result = json.loads((finished / "result.json").read_text())
+    result = read_json(finished / "result.json")
     best = result["spaces"][-1]["best"]
     settings = {"mean": (0.3, 0.3, 0.3), "std": (0.38, 0.38, 0.38)}
     test = open_data(DataConfig(source="digits"), seed=0).test
@@ -169,8 +170,8 @@ def test_errors_are_of_images_that_the_supernet_was_not_trained_on(finished):
     """Recorded errors are those of the subnets, taken out and measured on the holdout; on other images they differ."""
     config = DataConfig(source="digits", holdout_fraction=0.2, mean=(0.3,) * 3, std=(0.38,) * 3, eval_crop=1.0)
     data = open_data(config, seed=0)
-    lines = (finished / "space_1" / "evaluated.jsonl").read_text().splitlines()
-    recorded = [Evaluated.from_json(json.loads(line)) for line in (lines[0], lines[-1])]
+    recorded = read_json_lines(finished / "space_1" / "evaluated.jsonl", Evaluated.from_json)
+    recorded = [recorded[0], recorded[-1]]
     models = [extract(finished, each.architecture) for each in recorded]
     expected = [100 - each.error for each in recorded]
     on = {

@@ -3,7 +3,6 @@
 Training and measuring are replaced by what notes its arguments. "Trained" weights are random numbers of the phase.
 """
 
-import json
 import zlib
 from collections.abc import Callable
 from functools import cache, partial
@@ -28,6 +27,7 @@ from s3_jax.standalone import Spec, Standalone
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import Network, initial_params
 from s3_jax.training.pretrained import fitted
+from s3_jax.training.records import read_json, read_json_lines
 from s3_jax.training.run import Run
 
 RETRAINED = "retrain/best_B"
@@ -128,12 +128,11 @@ class Recorder:
         return next(fit.begin for fit in self.fits if fit.phase == phase)
 
     def read(self, name: str) -> Any:
-        return json.loads((self.workdir / name).read_text())
+        return read_json(self.workdir / name)
 
     def evaluated(self, index: int) -> list[Evaluated]:
         """The architectures that were evaluated in a space, in their order."""
-        lines = (self.workdir / f"space_{index}" / "evaluated.jsonl").read_text().splitlines()
-        return [Evaluated.from_json(json.loads(line)) for line in lines]
+        return read_json_lines(self.workdir / f"space_{index}" / "evaluated.jsonl", Evaluated.from_json)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a run says while it works: with a clock of the test's own, in a terminal and in a log, and taken up again."""
 
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from rich.console import Console
 
 from s3_jax.remaining import Phase
 from s3_jax.training.clock import Clock
+from s3_jax.training.records import read_json
 
 PLAN = [Phase("first", "part 1 of 2", "update", 4), Phase("second", "part 2 of 2", "update", 10)]
 
@@ -67,9 +67,7 @@ def test_the_time_left_in_all_follows_from_what_was_measured(tmp_path, terminal)
 def test_what_was_measured_is_kept_for_a_run_taken_up_again(tmp_path) -> None:
     clock, watch, _ = clock_of(tmp_path)
     work(clock, watch, "first", 4, 0, 2, 60.0)
-    assert json.loads((tmp_path / "timings.json").read_text()) == {
-        "first": {"units": 2, "seconds": 120.0, "compiling": 100.0}
-    }
+    assert read_json(tmp_path / "timings.json") == {"first": {"units": 2, "seconds": 120.0, "compiling": 100.0}}
     again, _, screen = clock_of(tmp_path)
     with again.phase("first", 4, 2):
         pass
@@ -84,7 +82,7 @@ def test_a_long_phase_is_recorded_before_its_end(tmp_path) -> None:
         assert not (tmp_path / "timings.json").exists()
         watch.now += 2
         advance(2, "")
-        assert json.loads((tmp_path / "timings.json").read_text())["first"]["seconds"] == 31
+        assert read_json(tmp_path / "timings.json")["first"]["seconds"] == 31
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def test_a_damaged_record_is_begun_anew_and_stops_nothing(tmp_path, damage) -> N
     clock, watch, screen = clock_of(tmp_path)
     work(clock, watch, "first", 4, 0, 4, 60.0)
     assert "about 12 min of 17 min left in all" in screen.getvalue()
-    assert json.loads((tmp_path / "timings.json").read_text())["first"]["units"] == 4
+    assert read_json(tmp_path / "timings.json")["first"]["units"] == 4
 
 
 def test_a_phase_that_no_plan_has_is_told_without_the_whole(tmp_path) -> None:

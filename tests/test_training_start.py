@@ -22,6 +22,7 @@ from s3_jax.report.tables import result_table
 from s3_jax.space import SearchSpace
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
+from s3_jax.training.records import read_json, write_json
 from s3_jax.training.start import VERSION, opened_workdir, record_start, start_run
 
 QUIET = Console(quiet=True)
@@ -40,9 +41,9 @@ def begin(workdir: Path, config: Config) -> None:
 
 
 def rewrite(path: Path, change) -> None:
-    record = json.loads(path.read_text())
+    record = read_json(path)
     change(record)
-    path.write_text(json.dumps(record))
+    write_json(path, record)
 
 
 HOLD = """
@@ -87,7 +88,7 @@ def test_a_later_space_is_refused_with_advice_that_its_folder_allows(tmp_path):
 
 def test_settings_are_recorded_with_a_version_and_accepted_again(tmp_path):
     begin(tmp_path, tiny())
-    assert json.loads((tmp_path / "config.json").read_text()) == {"version": VERSION} | to_mapping(tiny())
+    assert read_json(tmp_path / "config.json") == {"version": VERSION} | to_mapping(tiny())
     begin(tmp_path, tiny())
 
 

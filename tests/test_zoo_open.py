@@ -13,6 +13,7 @@ from s3_jax.errors import S3Error
 from s3_jax.standalone import About, Spec
 from s3_jax.weights.convert import to_state_dict
 from s3_jax.weights.files import write_safetensors
+from s3_jax.writing import unsealed
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ NO_RECORD = object()
     ],
 )
 def test_a_record_that_is_none_is_told_with_its_file(folder, tmp_path, change, message):
-    record = json.loads((folder / "architecture.json").read_text()) | change
+    record = unsealed(json.loads((folder / "architecture.json").read_text())) | change
     record = {name: value for name, value in record.items() if value is not NO_RECORD}
     (tmp_path / "architecture.json").write_text(json.dumps(record))
     (tmp_path / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes())
@@ -168,7 +169,7 @@ def test_a_record_that_is_no_object_is_told(tmp_path, content):
 
 
 def test_a_record_with_a_byte_order_mark_is_read_and_its_provenance_may_be_missing(folder, tmp_path):
-    record = json.loads((folder / "architecture.json").read_text())
+    record = unsealed(json.loads((folder / "architecture.json").read_text()))
     del record["about"]
     (tmp_path / "architecture.json").write_text("\ufeff" + json.dumps(record), encoding="utf-8")
     (tmp_path / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes())
@@ -181,7 +182,7 @@ def test_names_that_are_not_utf8_are_kept_and_written_escaped(tmp_path):
     spec = Spec(spec.architecture, 8, 2, names, about=About(data="set gr\udcfcn"))
     standalone.save_card(tmp_path, spec)
     assert "set gr\\xfcn" in (tmp_path / "README.md").read_text()
-    assert Spec.from_json(json.loads((tmp_path / "architecture.json").read_text())).class_names == names
+    assert Spec.from_json(unsealed(json.loads((tmp_path / "architecture.json").read_text()))).class_names == names
 
 
 def test_a_published_architecture_is_told_from_a_file_that_is_not_there():

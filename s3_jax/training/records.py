@@ -35,7 +35,7 @@ PACKAGES = ("s3_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gra
 
 def write_json(path: AnyPath, record: Mapping[str, Any]) -> None:
     """Write a JSON file, with a checksum of what is in it, whole or not at all."""
-    write_whole(path, as_json(sealed(record), indent=1) + "\n")
+    write_whole(path, as_json(_sealed(record), indent=1) + "\n")
 
 
 def read_json(path: AnyPath, advice: str = _AGAIN) -> Any:
@@ -78,6 +78,11 @@ def read_json_lines(path: AnyPath, parse: Callable[[Any], Any] = lambda record: 
     return records
 
 
+def _sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """With the checksum of what is written, where names that are not UTF-8 are escaped."""
+    return sealed(json.loads(as_json(record)))
+
+
 def whole_lines(path: AnyPath) -> int:
     """How many lines of a file have their end, be they damaged or not."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
@@ -85,7 +90,7 @@ def whole_lines(path: AnyPath) -> int:
 
 def json_lines(records: Iterable[Mapping[str, Any]]) -> str:
     """The content of a file of these JSON lines, each with a checksum of its record."""
-    return "".join(as_json(sealed(record)) + "\n" for record in records)
+    return "".join(as_json(_sealed(record)) + "\n" for record in records)
 
 
 # What reading a record raises where it is no such record, or no JSON at all.
