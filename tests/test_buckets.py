@@ -163,7 +163,10 @@ def test_who_has_lost_the_lock_ends_and_leaves_it_to_the_other(folder):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as first:
         assert first.stdout.readline() == "held\n"
         write_whole(folder / ".lock", '{"token": "theirs"}')
-        _, said = first.communicate(timeout=60)
+        try:
+            _, said = first.communicate(timeout=60)
+        finally:
+            first.kill()
     assert first.returncode == 1
     assert f"another process has taken over {folder}" in said
     assert (folder / ".lock").read_text() == '{"token": "theirs"}'
