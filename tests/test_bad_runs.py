@@ -127,7 +127,8 @@ class Finished:
 
     def lost(self, workdir: Path, damaged: str, without: tuple[str, ...]) -> list[str]:
         """What is not as it was in a copy, but for the damaged file and those that a start writes anew."""
-        kept = [n for n in self.files if not str(n).startswith((damaged, "environment.json", "config.json", *without))]
+        anew = ("environment.json", "config.json", "timings.json")
+        kept = [n for n in self.files if not str(n).startswith((damaged, *anew, *without))]
         return [str(n) for n in kept if not (workdir / n).exists() or (workdir / n).read_bytes() != self.files[n]]
 
 
