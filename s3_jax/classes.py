@@ -8,9 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from s3_jax.errors import S3Error
-
-_MAX_LISTED = 10  # names in a message
+from s3_jax.errors import S3Error, listed
 
 
 def match(network: Sequence[str], data: Sequence[str]) -> np.ndarray:
@@ -33,8 +31,8 @@ def match(network: Sequence[str], data: Sequence[str]) -> np.ndarray:
         "; the network knows its classes by number alone: name them with --class_names" if is_numbered(known) else ""
     )
     raise S3Error(
-        f"the classes of the data are not the network's. Only in the data: {_listed(set(asked) - set(known))}. Only in "
-        f"the network: {_listed(set(known) - set(asked))}{named}"
+        f"the classes of the data are not the network's. Only in the data: {listed(set(asked) - set(known))}. Only in "
+        f"the network: {listed(set(known) - set(asked))}{named}"
     )
 
 
@@ -52,8 +50,3 @@ def _refuse_twice(known: Sequence[str], asked: Sequence[str]) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1 and name in asked]
         if twice:
             raise S3Error(f"two classes of the {where} are called {twice[0]!r}: which is which cannot be told")
-
-
-def _listed(names: set[str]) -> str:
-    more = len(names) - _MAX_LISTED
-    return (", ".join(sorted(names)[:_MAX_LISTED]) or "none") + (f" and {more:,} more" if more > 0 else "")

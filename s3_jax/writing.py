@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from s3_jax.buckets import BucketPath
 from s3_jax.errors import S3Error
@@ -61,6 +63,15 @@ def unsealed(record: Any) -> Any:
     if record[SEAL] != _checksum(content):
         raise S3Error(f"its content is not what was written; where you have changed it on purpose, remove its {SEAL!r}")
     return content
+
+
+def checksum_of(arrays: Iterable[tuple[str, np.ndarray]]) -> int:
+    """A checksum of named arrays in their order: of names, types, shapes and bytes."""
+    checksum = 0
+    for name, array in arrays:
+        what = f"{name} {array.dtype} {array.shape}"
+        checksum = zlib.crc32(array.tobytes(), zlib.crc32(what.encode(), checksum))
+    return checksum
 
 
 def _checksum(content: Any) -> int:

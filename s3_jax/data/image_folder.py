@@ -15,7 +15,7 @@ from PIL import Image
 
 from s3_jax.buckets import BucketEntry, BucketPath
 from s3_jax.data.sources import OpenedSource, open_encoded
-from s3_jax.errors import S3Error
+from s3_jax.errors import S3Error, listed
 from s3_jax.paths import any_path, printable
 
 SUFFIXES = (
@@ -23,8 +23,6 @@ SUFFIXES = (
     *(".webp", ".avif", ".jp2"),
 )
 Entry = os.DirEntry[str] | BucketEntry
-
-_MAX_LISTED = 10  # class names in a message
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -183,9 +181,7 @@ def _list_split(path: str, split: str, skip_dead_links: bool) -> dict[str, tuple
     _tell_what_is_left_out(folder, entries, by_class)
     empty = [name for name, (_, listing) in by_class.items() if not listing.images]
     if empty:
-        raise S3Error(
-            f"{folder}: no image in {_listed(empty)}; remove the folder or add images ({', '.join(SUFFIXES)})"
-        )
+        raise S3Error(f"{folder}: no image in {listed(empty)}; remove the folder or add images ({', '.join(SUFFIXES)})")
     return by_class
 
 
@@ -237,24 +233,19 @@ def _tell_what_is_left_out(folder: str, entries: Sequence[Entry], by_class: Mapp
 def _existing_splits(path: str) -> str:
     entries, _ = _entries(path) if path and any_path(path).is_dir() else ([], None)
     folders = [entry.name for entry in entries if _is_folder(entry)]
-    return f"; {path} has {_listed(folders)}" if folders else ""
+    return f"; {path} has {listed(folders)}" if folders else ""
 
 
 def _check_same_classes(
     path: str, first: str, expected: Mapping[str, object], other: str, found: Mapping[str, object]
 ) -> None:
     differing = [(first, sorted(set(expected) - set(found))), (other, sorted(set(found) - set(expected)))]
-    parts = [f"only in {split}: {_listed(names)}" for split, names in differing if names]
+    parts = [f"only in {split}: {listed(names)}" for split, names in differing if names]
     if parts:
         raise S3Error(
             f"{path}: the class folders of {first!r} and {other!r} differ, so their labels would not agree; "
             f"{'; '.join(parts)}"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _source(folder: str, by_class: Mapping[str, tuple[str, Listing]]) -> FolderImages:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -19,7 +18,7 @@ from s3_jax.buckets import BucketPath, told
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath
 from s3_jax.training.state import TrainState
-from s3_jax.writing import SEAL
+from s3_jax.writing import SEAL, checksum_of
 
 
 class Checkpoints:
@@ -96,13 +95,14 @@ class Checkpoints:
 
 def _checksum(tree: Any) -> int | None:
     """Of all bytes of all arrays; None where this process has not all of them."""
-    checksum = 0
-    for path, leaf in sorted(jax.tree.leaves_with_path(tree), key=lambda pair: jax.tree_util.keystr(pair[0])):
-        if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-            return None
-        data = np.asarray(leaf if leaf.is_fully_addressable else leaf.addressable_data(0))
-        checksum = zlib.crc32(data.tobytes(), zlib.crc32(jax.tree_util.keystr(path).encode(), checksum))
-    return checksum
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    if not all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in leaves.values()):
+        return None
+    # One at a time on the host, since none of them is kept.
+    return checksum_of(
+        (name, np.asarray(leaf if leaf.is_fully_addressable else leaf.addressable_data(0)))
+        for name, leaf in sorted(leaves.items())
+    )
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:

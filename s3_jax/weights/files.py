@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import safetensors.numpy
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, any_path
 from s3_jax.weights.torch_pickle import read_torch
-from s3_jax.writing import SEAL, write_whole
+from s3_jax.writing import SEAL, checksum_of, write_whole
 
 StateDict = dict[str, np.ndarray]
 
@@ -64,7 +63,9 @@ def read_state_dict(path: str | AnyPath) -> StateDict:
 def write_safetensors(path: AnyPath, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors and a checksum of them, whole or not at all. Raises S3Error where the disk refuses it."""
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    write_whole(path, safetensors.numpy.save(contiguous, {**metadata, SEAL: str(_checksum(contiguous))}))
+    write_whole(
+        path, safetensors.numpy.save(contiguous, {**metadata, SEAL: str(checksum_of(sorted(contiguous.items())))})
+    )
 
 
 def _read_safetensors(path: AnyPath) -> StateDict:
@@ -80,7 +81,7 @@ def _read_safetensors(path: AnyPath) -> StateDict:
     tensors = {
         name: np.frombuffer(tensor["data"], _TYPES[tensor["dtype"]]).reshape(tensor["shape"]) for name, tensor in stored
     }
-    if _metadata(data).get(SEAL) not in (None, str(_checksum(tensors))):
+    if _metadata(data).get(SEAL) not in (None, str(checksum_of(sorted(tensors.items())))):
         raise S3Error(f"{path} is damaged: its tensors are not those that were written, as their checksum tells")
     return tensors
 
@@ -89,14 +90,6 @@ def _metadata(data: bytes) -> dict[str, str]:
     """What a safetensors file says of itself: an entry of its header, which is JSON of a length that comes first."""
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length]).get("__metadata__", {})
-
-
-def _checksum(tensors: Mapping[str, np.ndarray]) -> int:
-    checksum = 0
-    for name, tensor in sorted(tensors.items()):
-        what = f"{name} {tensor.dtype} {tensor.shape}"
-        checksum = zlib.crc32(tensor.tobytes(), zlib.crc32(what.encode(), checksum))
-    return checksum
 
 
 def _named(found: Any) -> bool:
