@@ -121,7 +121,8 @@ class Kernel:
         self.client.wait_for_ready(timeout=LIMIT)
 
     def start(self, code: str) -> str:
-        return self.client.execute(code)
+        # By default a kernel aborts the cells that reach it within a moment of one that failed, without running them.
+        return self.client.execute(code, stop_on_error=False)
 
     def answer(self, request: str) -> dict:
         """The kernel's reply to a cell: its status, and the error's name and lines, if there was one."""
@@ -132,6 +133,15 @@ class Kernel:
 
     def run(self, code: str) -> dict:
         return self.answer(self.start(code))
+
+    def start_until(self, code: str, path: Path) -> str:
+        """Start a cell and wait until it has made this file."""
+        request, deadline = self.start(code), time.monotonic() + LIMIT
+        while not path.exists():
+            assert not self.client.shell_channel.msg_ready(), f"it ended without {path}: {self.answer(request)}"
+            assert time.monotonic() < deadline, f"{path} did not come"
+            time.sleep(0.05)
+        return request
 
     def kill(self) -> None:
         os.kill(self.manager.provisioner.pid, signal.SIGKILL)
@@ -155,13 +165,6 @@ def kernels(tmp_path):
         kernel.close()
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not come"
-        time.sleep(0.05)
-
-
 TINY = f"""
 import signal
 from s3_jax.notebook import read_config, run
@@ -183,16 +186,16 @@ def test_interrupted_it_saves_and_killed_it_loses_nothing(tmp_path, kernels) -> 
     assert kernel.run(TINY)["status"] == "ok"
     mistaken = kernel.run("config.data.num_workers = 1; config.data.source = 'nowhere'; run(config, 'stopped')")
     assert mistaken["traceback"][0].startswith("s3_jax: config.data.source = 'nowhere': expected one of")
-    begun = kernel.start("config.data.source = 'digits'; run(config, 'stopped')")
-    wait_for(tmp_path / "stopped" / "metrics.jsonl")
+    begun = kernel.start_until(
+        "config.data.source = 'digits'; run(config, 'stopped')", tmp_path / "stopped" / "metrics.jsonl"
+    )
     kernel.manager.interrupt_kernel()
     stopped = kernel.answer(begun)
     assert (stopped["status"], stopped["ename"], len(stopped["traceback"])) == ("error", "Interrupted", 1)
     assert "saved, the same command goes on" in stopped["traceback"][0]
     usable = kernel.run("config.data.num_workers = 0; assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL")
     assert usable["status"] == "ok"
-    kernel.start("run(config, 'stopped')")
-    wait_for(tmp_path / "stopped" / "space_0" / "evaluated.jsonl")
+    kernel.start_until("run(config, 'stopped')", tmp_path / "stopped" / "space_0" / "evaluated.jsonl")
     kernel.kill()
     other = kernels()
     assert other.run(f"{readme_example()}\nassert run(config, 'stopped') == result")["status"] == "ok"
