@@ -206,6 +206,9 @@ class RunConfig:
     checkpoint_every: Count = 1000  # updates
     keep_checkpoints: Count = 2
     log_every: Count = 50  # updates
+    # Updates between evaluations of what is trained on the holdout, for the log alone; 0 is off. None where the holdout
+    # is itself trained on, as by retraining without data.holdout_split.
+    evaluate_every: CountOrNone = 0
     num_devices: CountOrNone = 0  # 0: all that there are
     shard_parameters: bool = False  # split parameters, optimizer state and averages over the devices while training
     tensorboard: bool = True
@@ -220,6 +223,7 @@ class Config:
     """All settings of a run."""
 
     seed: Annotated[int, whole(0, 2**32 - 1)] = 0  # JAX keeps no more bits of it
+    task: str = "s3_jax.classification"  # the package that has the task, by its `open_task`; one of yours will do
     model: ModelConfig = ModelConfig()
     space: SpaceConfig = SpaceConfig()
     data: DataConfig = DataConfig()

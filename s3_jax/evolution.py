@@ -227,6 +227,11 @@ def merge_windows(space: SearchSpace, map_sizes: Sequence[int]) -> tuple[SearchS
     return merged, notes
 
 
+def space_name(index: int) -> str:
+    """What the space of this number is called: A, B, C, ... as in the paper."""
+    return chr(ord("A") + index) if index < 26 else str(index)
+
+
 def check_size(space: SearchSpace, max_space_size: float) -> None:
     """Raises S3Error if the space has more than `max_space_size` architectures (|A| <= M, Eq. 2)."""
     if space.size() > max_space_size:

@@ -10,25 +10,26 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from s3_jax import standalone
-from s3_jax.classes import match
+from s3_jax.classification import Classification
 from s3_jax.config import Config
-from s3_jax.data.dataset import ImageData
 from s3_jax.errors import S3Error
-from s3_jax.models.subnet import Params
+from s3_jax.models.families import family_of
+from s3_jax.networks import standalone
+from s3_jax.networks.classes import match
+from s3_jax.networks.convert import load_weights, to_state_dict
+from s3_jax.networks.standalone import About, Spec, Standalone
 from s3_jax.paths import AnyPath
 from s3_jax.progress import say
 from s3_jax.remaining import Phase
-from s3_jax.space import Architecture
-from s3_jax.standalone import About, AnyArchitecture, Spec, Standalone
+from s3_jax.task import Variables, open_task, variables_of
 from s3_jax.training.devices import put_replicated
 from s3_jax.training.evaluate import error_of_network
 from s3_jax.training.fit import fit, num_updates
 from s3_jax.training.loop import StopRequest
+from s3_jax.training.networks import merged
 from s3_jax.training.records import read_json, read_record
 from s3_jax.training.run import Run
 from s3_jax.training.start import opened_workdir, record_start, start_run
-from s3_jax.weights.convert import load_weights, params_of, to_state_dict
 
 PHASE = "finetune"
 
@@ -51,15 +52,16 @@ def finetune(
             return read_record(
                 workdir / "result.json", lambda record: {"test_accuracy": record["test_accuracy"]} | record
             )
-        return _run(start, start_run(config, workdir, console, stop), from_scratch)
+        task = _task(config)
+        return _run(start, start_run(config, task, workdir, console, stop), task, from_scratch)
 
 
-def _run(start: Standalone, run: Run, from_scratch: bool) -> dict[str, Any]:
+def _run(start: Standalone, run: Run, task: Classification, from_scratch: bool) -> dict[str, Any]:
     config, workdir = run.config, run.workdir
     try:
-        spec = target_spec(start.spec, config, run.data)
+        spec = target_spec(start.spec, config, task)
         record_start(run)
-        updates = num_updates(config.train, run.data.train_and_holdout)
+        updates = num_updates(config.train, task.splits.train_and_holdout)
         run.clock.follow([Phase(PHASE, "fine-tuning", "an update", updates)])
         run.write_json("start.json", _start_record(start.spec, from_scratch))
         network = fit(
@@ -67,26 +69,34 @@ def _run(start: Standalone, run: Run, from_scratch: bool) -> dict[str, Any]:
             PHASE,
             spec.architecture,
             config.train,
-            run.data.train_and_holdout,
+            task.splits.train_and_holdout,
             lambda: _initial(run, start, spec, from_scratch),
         )
-        accuracy = 100.0 - error_of_network(run, network, run.data.test, spec.architecture)
+        accuracy = 100.0 - error_of_network(run, network, task.splits.test, spec.architecture)
     finally:
         run.metrics.close()
-    spec = dataclasses.replace(spec, about=_about(start.spec, config, run.data, accuracy, from_scratch))
+    spec = dataclasses.replace(spec, about=_about(start.spec, config, task, accuracy, from_scratch))
     if jax.process_index() == 0:
-        standalone.save(workdir / "network", Standalone(nnx.merge(network.definition, network.params), spec))
+        standalone.save(workdir / "network", Standalone(merged(network.definition, network.variables), spec))
     result = {
         "test_accuracy": accuracy,
         "params": spec.cost.params,
         "macs": spec.cost.macs,
-        "dataset": run.data.record(),
+        "dataset": task.record(),
     }
     run.write_json("result.json", result)
     return result
 
 
-def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
+def _task(config: Config) -> Classification:
+    """The task of a configuration, which must be classification: other networks are trained by `main`."""
+    task = open_task(config)
+    if not isinstance(task, Classification):
+        raise S3Error(f"config.task = {config.task!r}: this trains classifiers; python -m s3_jax.main trains others")
+    return task
+
+
+def target_spec(start: Spec, config: Config, task: Classification) -> Spec:
     """The specification of the network that is trained: with the data's classes, at the configuration's image size.
 
     Raises S3Error where it has other patches, or cannot take images of that size.
@@ -99,9 +109,9 @@ def target_spec(start: Spec, config: Config, data: ImageData) -> Spec:
         )
     target = dataclasses.replace(
         start,
-        architecture=scaled(start.architecture, start.image_size, size),
+        architecture=family_of(start.architecture).scaled(start.architecture, start.image_size, size),
         image_size=size,
-        class_names=data.class_names,
+        class_names=task.class_names,
         mean=config.data.mean,
         std=config.data.std,
         eval_crop=config.data.eval_crop,
@@ -122,22 +132,8 @@ def kept_classifier(start: tuple[str, ...], data: tuple[str, ...]) -> np.ndarray
         return None
 
 
-def scaled(architecture: AnyArchitecture, old: int, new: int) -> AnyArchitecture:
-    """The architecture for images of `new` pixels instead of `old`: windows cover the same part of the map.
-
-    So 7 becomes 12 between 224 and 384 pixels, and 14 becomes 24.
-    """
-    if not isinstance(architecture, Architecture):
-        return architecture
-    stages = []
-    for stage in architecture.stages:
-        blocks = (dataclasses.replace(b, window=max(1, round(b.window * new / old))) for b in stage.blocks)
-        stages.append(dataclasses.replace(stage, blocks=tuple(blocks)))
-    return Architecture(tuple(stages))
-
-
-def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Params:
-    """The weights to begin with, on every device."""
+def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Variables:
+    """What to begin with, on every device."""
     network = standalone.build(spec, rngs=nnx.Rngs(params=run.key(PHASE)))
     if not from_scratch:
         classes = kept_classifier(start.spec.class_names, spec.class_names)
@@ -146,7 +142,7 @@ def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Par
         if classes is not None:
             tensors |= {name: tensor[classes] for name, tensor in tensors.items() if name.startswith("head.")}
         load_weights(network, tensors, resize=True, reset_head=classes is None)
-    return put_replicated(run.mesh, params_of(network))
+    return put_replicated(run.mesh, variables_of(network))
 
 
 def _start_record(spec: Spec, from_scratch: bool) -> dict[str, Any]:
@@ -161,12 +157,12 @@ def _check_same_start(workdir: AnyPath, spec: Spec, from_scratch: bool) -> None:
         )
 
 
-def _about(start: Spec, config: Config, data: ImageData, accuracy: float, from_scratch: bool) -> About:
+def _about(start: Spec, config: Config, task: Classification, accuracy: float, from_scratch: bool) -> About:
     train, before = config.train, "" if from_scratch else f"; before that: {start.about.recipe or 'not recorded'}"
     return About(
-        data=f"{data.name}, split {data.train_and_holdout.split}",
+        data=f"{task.record()['name']}, split {task.splits.train_and_holdout.split}",
         recipe=f"{train.epochs:g} epochs in batches of {train.batch_size}, AdamW, peak {train.learning_rate:g}, "
         f"{config.model.image_size} px{before}",
-        accuracy=f"top-1 {accuracy:.2f} % on split {data.test.split}",
+        accuracy=f"top-1 {accuracy:.2f} % on split {task.splits.test.split}",
         licence=start.about.licence,
     )

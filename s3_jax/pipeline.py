@@ -20,18 +20,18 @@ from s3_jax.config import Config
 from s3_jax.cost import Evaluated, check_budget, sample_within
 from s3_jax.errors import S3Error
 from s3_jax.et_error import check_sampled
-from s3_jax.evolution import check_size, evolve, merge_windows
-from s3_jax.models.subnet import Params, copy_overlap, slice_weights
+from s3_jax.evolution import check_size, evolve, merge_windows, space_name
+from s3_jax.models.subnet import copy_overlap, slice_weights
 from s3_jax.paths import AnyPath
 from s3_jax.progress import say
 from s3_jax.remaining import Phase
 from s3_jax.space import Architecture, SearchSpace, map_sizes
+from s3_jax.task import Variables, open_task
 from s3_jax.training.devices import replicated
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
-from s3_jax.training.fit import fit, initial_weights, num_updates
+from s3_jax.training.fit import fit, initial_variables, num_updates
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.networks import Network
-from s3_jax.training.pretrained import with_pretrained
+from s3_jax.training.networks import Trained
 from s3_jax.training.records import read_record
 from s3_jax.training.run import Run
 from s3_jax.training.start import opened_workdir, record_start, start_run
@@ -70,18 +70,14 @@ def _run(run: Run) -> dict[str, Any]:
     return result
 
 
-def space_name(index: int) -> str:
-    """A, B, C, ... as in the paper."""
-    return chr(ord("A") + index) if index < 26 else str(index)
-
-
 def _start(config: Config, workdir: AnyPath, console: Console, stop: StopRequest) -> Run:
-    run = start_run(config, workdir, console, stop)
+    task = open_task(config)
+    run = start_run(config, task, workdir, console, stop)
     space = config.space.build()
     model = config.model
     clamped = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))
     for budget in (config.evolution.budget, config.search.budget):
-        check_budget(clamped, budget, run.cost)
+        check_budget(clamped, budget, task.cost)
     check_size(clamped, config.evolution.max_space_size)
     _samples(run, 0, clamped)
     record_start(run)
@@ -91,17 +87,20 @@ def _start(config: Config, workdir: AnyPath, console: Console, stop: StopRequest
 
 def _plan(run: Run) -> list[Phase]:
     """The phases of a run in the order in which they come, and how much work each is."""
-    config, data, plan = run.config, run.data, []
+    config, task, plan = run.config, run.task, []
     spaces, search_config = config.evolution.num_spaces, config.search
     for index in range(spaces):
         name, title = f"space_{index}", f"space {index + 1} of {spaces}"
-        updates, evaluations = num_updates(config.train, data.train), ("evaluation", float(search_config.population))
+        updates, evaluations = (
+            num_updates(config.train, task.splits.train),
+            ("evaluation", float(search_config.population)),
+        )
         plan += [
             Phase(name, f"{title}, supernet", "the supernet's training", updates),
             Phase(f"{name}/samples", f"{title}, E-T Error", "evaluation", config.evolution.num_samples),
             Phase(f"{name}/search", f"{title}, search", "search", search_config.generations, like=evaluations),
         ]
-    updates = num_updates(config.retrain.train, data.train_and_holdout)
+    updates = num_updates(config.retrain.train, task.splits.train_and_holdout)
     for index in _retrained(config):
         name = space_name(index)
         plan.append(Phase(f"retrain/best_{name}", f"retraining of {name}'s best", "retraining", updates))
@@ -124,7 +123,9 @@ def _search_space(run: Run, index: int) -> SearchSpace:
         return space
     samples = () if measured else _samples(run, index, space)
     network = _supernet(run, index, space)
-    record = EvaluationRecord(run, folder / "evaluated.jsonl", lambda: error_of_subnets(run, network, run.data.holdout))
+    record = EvaluationRecord(
+        run, folder / "evaluated.jsonl", lambda: error_of_subnets(run, network, run.task.splits.holdout)
+    )
     if not measured:
         _measure(run, index, space, samples, record)
     _search(run, index, space, record)
@@ -148,7 +149,8 @@ def _samples(run: Run, index: int, space: SearchSpace) -> tuple[Architecture, ..
     settings, rng = run.config.evolution, run.rng(f"space_{index}/samples")
     attempts = run.config.search.max_attempts
     with _told_in_a_bound_folder(run, bound=index > 0):
-        samples = [sample_within(space, rng, settings.budget, run.cost, attempts) for _ in range(settings.num_samples)]
+        draw = partial(sample_within, space, rng, settings.budget, run.task.cost, attempts)
+        samples = [draw() for _ in range(settings.num_samples)]
         check_sampled(space, samples)
     return tuple(samples)
 
@@ -172,17 +174,18 @@ def _write_space(run: Run, index: int, space: SearchSpace, notes: list[str]) -> 
     run.write_json(f"space_{index}/space.json", record | {"notes": notes})
 
 
-def _supernet(run: Run, index: int, space: SearchSpace) -> Network:
+def _supernet(run: Run, index: int, space: SearchSpace) -> Trained:
     phase = f"space_{index}"
 
-    def initial() -> Params:
-        """Random weights, over them those of train.init_from, over them those of the space before, as set."""
-        fresh = with_pretrained(run, phase, space, initial_weights(run, phase, space))
+    def initial() -> Variables:
+        """What the task begins with, over it the weights of the space before, as set."""
+        fresh = initial_variables(run, phase, space)
         if not run.config.evolution.init_from_previous or index == 0:
             return fresh
-        return copy_overlap(_supernet(run, index - 1, _load_space(run, index - 1)).params, fresh)
+        before = _supernet(run, index - 1, _load_space(run, index - 1))
+        return fresh._replace(params=copy_overlap(before.params, fresh.params))
 
-    return fit(run, phase, space, run.config.train, run.data.train, initial)
+    return fit(run, phase, space, run.config.train, run.task.splits.train, initial)
 
 
 def _measure(
@@ -195,7 +198,7 @@ def _measure(
     with _told_in_a_bound_folder(run):
         evolution = evolve(space, evaluated, settings, map_sizes=run.map_sizes, seed=run.config.seed, record_only=last)
         for budget in () if last else (settings.budget, run.config.search.budget):
-            check_budget(evolution.space, budget, run.cost)
+            check_budget(evolution.space, budget, run.task.cost)
     if not last:
         _write_space(run, index + 1, evolution.space, list(evolution.notes))
     run.write_json(f"{phase}/et_error.json", evolution.to_json())
@@ -210,7 +213,7 @@ def _search(run: Run, index: int, space: SearchSpace, record: EvaluationRecord) 
         state = read_record(run.workdir / folder / "state.json", lambda record: _search_of(begun, record))
     with run.clock.phase(f"space_{index}/search", config.generations, state.generation) as advance:
         while not state.finished:
-            evaluated = [record(architecture) for architecture in search.ask(state, run.cost)]
+            evaluated = [record(architecture) for architecture in search.ask(state, run.task.cost)]
             state = search.tell(state, evaluated)
             record.flush()
             run.write_json(f"{folder}/state.json", state.to_json())
@@ -250,18 +253,16 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
     best, settings = _best(run, index), run.config.retrain
     run.write_json(f"{phase}/architecture.json", best.architecture.to_json())
 
-    def inherited() -> Params:
-        """The weights that the trained supernet has for it, or one that has just begun with those of init_from."""
-        if settings.from_supernet:
-            supernet = _supernet(run, index, space).params
-        else:
-            supernet = with_pretrained(run, phase, space, initial_weights(run, phase, space))
+    def inherited() -> Variables:
+        """What the trained supernet has for it, or one that has just begun with the weights of init_from."""
+        trained = settings.from_supernet
+        supernet = _supernet(run, index, space).variables if trained else initial_variables(run, phase, space)
         cut = partial(slice_weights, space=space, architecture=best.architecture)
-        return jax.jit(cut, out_shardings=replicated(run.mesh))(supernet)
+        return supernet._replace(params=jax.jit(cut, out_shardings=replicated(run.mesh))(supernet.params))
 
-    initial = inherited if settings.from_supernet or run.pretrained else None
-    network = fit(run, phase, best.architecture, settings.train, run.data.train_and_holdout, initial)
-    accuracy = 100.0 - error_of_network(run, network, run.data.test, best.architecture)
+    initial = inherited if settings.from_supernet or run.config.train.init_from else None
+    network = fit(run, phase, best.architecture, settings.train, run.task.splits.train_and_holdout, initial)
+    accuracy = 100.0 - error_of_network(run, network, run.task.splits.test, best.architecture)
     run.write_json(f"{phase}/result.json", best.to_json() | {"test_accuracy": accuracy, "split": "test"})
     return accuracy
 
@@ -272,7 +273,9 @@ def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -
     with run.clock.phase(TEST, len(spaces)) as advance:
         for index, space in enumerate(spaces):
             best = _best(run, index)
-            inherited = 100.0 - error_of_network(run, _supernet(run, index, space), run.data.test, best.architecture)
+            inherited = 100.0 - error_of_network(
+                run, _supernet(run, index, space), run.task.splits.test, best.architecture
+            )
             measured = read_record(run.workdir / f"space_{index}" / "et_error.json", lambda record: record["space"])
             accuracies = {"test_accuracy_inherited": inherited, "test_accuracy": trained.get(index)}
             best_row = best.to_json() | accuracies
@@ -281,5 +284,5 @@ def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -
     last = rows[-1]
     kept = ("architecture", "params", "macs", "test_accuracy")
     winner = {"space": last["name"]} | {name: last["best"][name] for name in kept}
-    result = {"seed": run.config.seed, "dataset": run.data.record(), "spaces": rows, "winner": winner}
+    result = {"seed": run.config.seed, "dataset": run.task.record(), "spaces": rows, "winner": winner}
     return json.loads(json.dumps(result))

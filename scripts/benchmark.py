@@ -18,10 +18,11 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax import zoo
+from s3_jax.classification import of_classes
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import S3Error
-from s3_jax.training.benchmark import WHAT, Bench, measure
+from s3_jax.networks import zoo
+from s3_jax.profiling.benchmark import WHAT, Bench, measure
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
 from s3_jax.training.records import environment
 
@@ -44,7 +45,9 @@ def main(arguments: list[str]) -> int:
     settings["model"]["dtype"] = _DTYPE.value or settings["model"]["dtype"]
     try:
         chosen = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
-        bench = Bench(from_mapping(Config, settings), _BATCH.value, _CLASSES.value, _REPEATS.value, chosen)
+        config = from_mapping(Config, settings)
+        task = of_classes(config.model, tuple(map(str, range(_CLASSES.value))))
+        bench = Bench(config, task, _BATCH.value, _REPEATS.value, chosen)
         figures = measure(bench, _WHAT.value)
     except S3Error as error:
         print(f"benchmark: {error}", file=sys.stderr)

@@ -24,11 +24,12 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax import zoo
+from s3_jax.classification import of_classes
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import S3Error
-from s3_jax.training import ahead
-from s3_jax.training.collectives import Collective
+from s3_jax.networks import zoo
+from s3_jax.profiling import ahead
+from s3_jax.profiling.collectives import Collective
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/imagenet_s3.py", "Configuration file.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "Chips, as v5e:4x4.")
@@ -95,10 +96,11 @@ def compile_and_print() -> int:
     try:
         config, limit = from_mapping(Config, _CONFIG.value.to_dict()), ahead.hbm_bytes(_TOPOLOGY.value)
         mesh = ahead.make_topology(_TOPOLOGY.value)
+        task = of_classes(config.model, tuple(map(str, range(_CLASSES.value))))
         if _ARCHITECTURE.value:
-            programs = ahead.network_programs(config, zoo.read_architecture(_ARCHITECTURE.value), mesh, _CLASSES.value)
+            programs = ahead.network_programs(config, task, zoo.read_architecture(_ARCHITECTURE.value), mesh)
         else:
-            programs = ahead.supernet_programs(config, mesh, _CLASSES.value)
+            programs = ahead.supernet_programs(config, task, mesh)
         results = []
         for program in programs:
             results.append(ahead.compile_ahead(program))

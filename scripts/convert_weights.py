@@ -13,11 +13,11 @@ import sys
 
 from absl import app, flags
 
-from s3_jax import zoo
 from s3_jax.errors import S3Error
+from s3_jax.networks import zoo
+from s3_jax.networks.convert import to_state_dict
+from s3_jax.networks.files import write_safetensors
 from s3_jax.paths import print_any_name, user_path
-from s3_jax.weights.convert import to_state_dict
-from s3_jax.weights.files import write_safetensors
 
 _MODEL = flags.DEFINE_string("model", None, "Published model, or folder of a network.", required=True)
 _WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a published model's weights.")

@@ -16,11 +16,12 @@ import sys
 from absl import app, flags
 from rich.console import Console
 
-from s3_jax import inference, zoo
-from s3_jax.classes import is_numbered, match
+from s3_jax.classification import inference
+from s3_jax.classification.dataset import open_split
 from s3_jax.config import DataConfig
-from s3_jax.data.dataset import open_split
 from s3_jax.errors import S3Error
+from s3_jax.networks import zoo
+from s3_jax.networks.classes import is_numbered, match
 from s3_jax.paths import print_any_name, printable
 from s3_jax.progress import progress_bar
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory

@@ -14,9 +14,9 @@ import sys
 
 from absl import app, flags
 
-from s3_jax import standalone, zoo
 from s3_jax.errors import S3Error
-from s3_jax.export import export_onnx, export_stablehlo
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.export import export_onnx, export_stablehlo
 from s3_jax.paths import print_any_name, user_path
 
 FORMATS = ("safetensors", "stablehlo", "onnx")

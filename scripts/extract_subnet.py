@@ -13,9 +13,9 @@ import sys
 
 from absl import app, flags, logging
 
-from s3_jax import standalone, zoo
 from s3_jax.errors import S3Error
-from s3_jax.extract import extract
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.extract import extract
 from s3_jax.paths import print_any_name, user_path
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)

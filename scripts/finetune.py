@@ -19,10 +19,10 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.text import Text
 
-from s3_jax import zoo
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.finetune import finetune
+from s3_jax.networks import zoo
 from s3_jax.paths import print_any_name, printable, user_path
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
 from s3_jax.training.loop import StopRequest

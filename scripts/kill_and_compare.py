@@ -24,9 +24,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from s3_jax.paths import AnyPath, user_path
+from s3_jax.training.checkpoints import EMA, PARAMS, REST, STATS
 
 # An instant is drawn from this share of the time that a whole run takes: a run is killed more than once on its way.
 EARLIEST, LATEST = 0.05, 0.35
+ITEMS = (PARAMS, STATS, EMA, REST)
 
 
 def command(settings: list[str], workdir: AnyPath) -> list[str]:
@@ -87,9 +89,11 @@ def weights(workdir: AnyPath, phases: list[str]) -> dict[str, np.ndarray]:
     for phase in phases:
         folder = epath.Path(str(workdir.absolute())) / phase / "checkpoints"
         with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(step_prefix="step")) as manager:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore())
-            state = manager.restore(manager.latest_step(), args=args)["state"]
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+            step = manager.latest_step()
+            items = [item.name for item in (folder / f"step_{step}").iterdir() if item.name in ITEMS]
+            args = ocp.args.Composite(**{name: ocp.args.StandardRestore() for name in items})
+            state = manager.restore(step, args=args)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(state.items())):
             found[f"{phase}/checkpoints {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
     return found
 

@@ -9,7 +9,7 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax import zoo
+from s3_jax.networks import zoo
 
 _CLASSES = flags.DEFINE_integer("num_classes", 1000, "Of the classifier.", lower_bound=1)
 

@@ -21,12 +21,12 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax import zoo
+from s3_jax.classification.inference import list_images, read_image
 from s3_jax.errors import S3Error
-from s3_jax.inference import list_images, read_image
 from s3_jax.models import S3Transformer
+from s3_jax.networks import zoo
+from s3_jax.networks.convert import load_weights
 from s3_jax.paths import user_path
-from s3_jax.weights.convert import load_weights
 from s3_jax.writing import write_whole
 
 TIMM = {

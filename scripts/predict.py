@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from s3_jax import inference, zoo
+from s3_jax.classification import inference
 from s3_jax.errors import S3Error
+from s3_jax.networks import zoo
 from s3_jax.paths import print_any_name, printable
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
 

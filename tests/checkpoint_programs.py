@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from s3_jax.errors import S3Error
+from s3_jax.task import Variables
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.state import TrainState, init_state
 
@@ -20,7 +21,9 @@ LIMIT = 30_000  # bytes: room for the small files of a checkpoint, not for its 8
 
 def state_at(step: int) -> TrainState:
     params = {"kernel": jnp.asarray(np.random.default_rng(step).normal(size=20_000), jnp.float32)}
-    return init_state(params, transformation=optax.sgd(0.1), ema_decay=0.0)._replace(step=jnp.asarray(step, jnp.int32))
+    return init_state(Variables(params, {}), transformation=optax.sgd(0.1), ema_decay=0.0)._replace(
+        step=jnp.asarray(step, jnp.int32)
+    )
 
 
 def full_disk(folder: Path) -> None:

@@ -6,70 +6,53 @@ gradient has, and the bytes that an update sends to other devices, by kind of co
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
-from s3_jax.config import TrainConfig
-from s3_jax.models.transformer import S3Transformer
+from s3_jax.classification import of_classes
+from s3_jax.config import ModelConfig, TrainConfig
+from s3_jax.profiling.collectives import collectives
 from s3_jax.space import SearchSpace, StageSpace, sample
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.collectives import collectives
 from s3_jax.training.devices import (
-    axis_of,
     check_batch_size,
     make_mesh,
     put_batch,
     put_replicated,
     replicated,
-    state_layout,
 )
-from s3_jax.training.networks import trained_subnets
-from s3_jax.training.state import init_state, learning_rate, optimizer
-from s3_jax.training.steps import loss_of, train_step
+from s3_jax.training.networks import random_variables, trained_subnets
+from s3_jax.training.programs import Length, training_of
 
-BATCH, CLASSES, DROP_PATH = 32, 5, 0.3
+BATCH, NAMES, DROP_PATH = 32, "abcde", 0.3
+CLASSES = len(NAMES)
 SPACE = SearchSpace((StageSpace((1, 2), (8, 16), (2,), (1.0, 2.0), (32, 64)),))
-CONFIG = TrainConfig(batch_size=BATCH, learning_rate=3e-3, accumulation_steps=2, ema_decay=0.9, clip_norm=1.0)
-
-
-def build(structure: SearchSpace, batch_axis: str | None = None) -> S3Transformer:
-    settings = {"image_size": 8, "patch_size": 2, "num_classes": CLASSES, "kernel_std": 0.0}
-    return S3Transformer(structure, **settings, batch_axis=batch_axis, rngs=nnx.Rngs(0))
+MODEL = ModelConfig(image_size=8, patch_size=2, kernel_std=0.0)
+CONFIG = TrainConfig(
+    batch_size=BATCH, learning_rate=3e-3, accumulation_steps=2, ema_decay=0.9, clip_norm=1.0, drop_path=DROP_PATH
+)
 
 
 def batch_of(step: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(step)
     target = np.eye(CLASSES, dtype=np.float32)[rng.integers(CLASSES, size=BATCH)]
     target[step % BATCH] = 0  # one bad image
-    return {"image": rng.normal(size=(BATCH, 8, 8, 3)).astype(np.float32), "target": target}
+    image = rng.normal(size=(BATCH, 8, 8, 3)).astype(np.float32)
+    return {"image": image, "target": target, "weight": target.sum(1)}
 
 
 def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: bool) -> dict[str, Any]:
     """What the updates from the last checkpoint in `folder` to `num_steps` show, saving after `save_at` updates."""
     mesh = make_mesh(num_devices)
     check_batch_size(mesh, BATCH, CONFIG.accumulation_steps, "batch_size")
-    definition, params = nnx.split(build(SPACE, axis_of(mesh)))
-    schedule = learning_rate(CONFIG, 1.0, 100)
-    transformation = optimizer(CONFIG, schedule)
-    settings = {"transformation": transformation, "ema_decay": CONFIG.ema_decay}
-    begin = partial(init_state, **settings)
-    params = put_replicated(mesh, nnx.to_pure_dict(params))
-    layout = state_layout(mesh, jax.eval_shape(begin, params), shard=shard)
-    step_of = partial(
-        train_step,
-        loss=loss_of(definition, DROP_PATH),
-        schedule=schedule,
-        accumulation_steps=CONFIG.accumulation_steps,
-        layout=layout,
-        **settings,
-    )
-    update = jax.jit(step_of, donate_argnums=0, out_shardings=(layout, replicated(mesh)))
-    state = jax.jit(begin, out_shardings=layout)(params)
+    task = of_classes(MODEL, NAMES)
+    training = training_of(task, SPACE, CONFIG, Length(100, 1.0), mesh, shard=shard)
+    variables = put_replicated(mesh, random_variables(task, SPACE, jax.random.key(0)))
+    state = training.begin(variables)
+    layout, update = training.layout, training.update
     checkpoints = Checkpoints(folder, SPACE.to_json())
     state = checkpoints.restore(state, layout) or state
     key = jax.jit(lambda: jax.random.key(0), out_shardings=replicated(mesh))()
@@ -89,7 +72,7 @@ def train(num_devices: int, folder: Path, num_steps: int, save_at: int, shard: b
     assert held < 1.2 * whole / num_devices if shard else held == whole
     checkpoints.close()
     sent = {each.kind: each.bytes for each in collectives(compiled.as_text())}
-    return {"losses": losses, "gradient": sum(leaf.size for leaf in jax.tree.leaves(params)), "sent": sent}
+    return {"losses": losses, "gradient": sum(leaf.size for leaf in jax.tree.leaves(variables.params)), "sent": sent}
 
 
 if __name__ == "__main__":

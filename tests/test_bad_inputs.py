@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 from bad_inputs import DAMAGES, OTHER, SAME, Tally, altered, cut, emptied, is_another_value, of_another_type, zeroed
 from flax import nnx
+from labelled_batches import eval_batches
 from PIL import Image
 from safetensors.numpy import save
 
-from s3_jax import inference, standalone, zoo
+from s3_jax.classification import inference
+from s3_jax.classification.dataset import open_data
 from s3_jax.config import DataConfig
-from s3_jax.data.dataset import open_data
-from s3_jax.data.input import eval_batches
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.convert import params_of, to_state_dict
+from s3_jax.networks.files import read_state_dict
+from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.space import Architecture, Block, Stage
-from s3_jax.standalone import Spec, Standalone
-from s3_jax.weights.convert import params_of, to_state_dict
-from s3_jax.weights.files import read_state_dict
 from s3_jax.writing import SEAL, unsealed
 
 ROUNDS = 1  # how many inputs there are of each kind, as a multiple
@@ -117,7 +118,7 @@ def seen(folder: Path, on_bad_image: str) -> list[tuple[int, bytes]]:
     config = DataConfig(
         source="image_folder", path=str(folder), holdout_fraction=0.34, on_bad_image=on_bad_image, eval_crop=1.0
     )
-    test = open_data(config, seed=0).test
+    test = open_data(config, seed=0).splits.test
     found = []
     for batch in eval_batches(test, data=config, image_size=SIDE, batch_size=4):
         rows = zip(batch["label"], batch["image"], batch["weight"], strict=True)

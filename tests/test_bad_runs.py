@@ -29,21 +29,22 @@ from bad_inputs import (
 from rich.console import Console
 
 from s3_jax import pipeline
+from s3_jax.classification import open_data, task
 from s3_jax.config import Config, from_mapping
-from s3_jax.data.dataset import Subset, open_data
-from s3_jax.extract import extract
+from s3_jax.data.stream import Subset
+from s3_jax.networks.extract import extract
+from s3_jax.networks.standalone import Standalone
 from s3_jax.pipeline import run_pipeline
 from s3_jax.report.records import read_run
 from s3_jax.report.tables import result_table
 from s3_jax.space import Architecture
-from s3_jax.standalone import Standalone
 from s3_jax.training import start
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.evaluate import error_of_network
-from s3_jax.training.fit import fit, initial_weights
+from s3_jax.training.fit import fit, initial_variables
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.networks import Network, initial_params
-from s3_jax.training.programs import training_of
+from s3_jax.training.networks import Trained
+from s3_jax.training.programs import Length, training_of
 from s3_jax.training.records import environment
 from s3_jax.training.run import Run
 
@@ -61,13 +62,13 @@ def tiny() -> Config:
 open_data_once, environment_once = cache(open_data), cache(environment)
 
 
-def untrained(run: Run, phase: str, structure: Any, config: Any, subset: Any, initial: Any = None) -> Network:
+def untrained(run: Run, phase: str, structure: Any, config: Any, subset: Any, initial: Any = None) -> Trained:
     """In the place of `fit`: the checkpoint that it leaves, of the weights with which it would begin."""
     num_steps = max(1, round(config.epochs * len(subset) / config.batch_size))
     folder = run.workdir / phase / "checkpoints"
     if not folder.exists():
         training = training_for(run, structure, config, num_steps)
-        state = training.begin(initial() if initial else initial_weights(run, phase, structure))
+        state = training.begin(initial() if initial else initial_variables(run, phase, structure))
         checkpoints = Checkpoints(folder, structure.to_json())
         for step in (num_steps - 1, num_steps):
             checkpoints.save(state._replace(step=jax.numpy.asarray(step, "int32")))
@@ -76,9 +77,7 @@ def untrained(run: Run, phase: str, structure: Any, config: Any, subset: Any, in
 
 
 def training_for(run: Run, structure: Any, config: Any, num_steps: int) -> Any:
-    shapes = jax.eval_shape(partial(initial_params, structure, run.config.model, 10), run.key(""))
-    settings = {"steps_per_epoch": 10, "num_steps": num_steps, "shard_parameters": False}
-    return training_of(structure, shapes, run.config.model, 10, config, run.mesh, **settings)
+    return training_of(run.task, structure, config, Length(num_steps, steps_per_epoch=10), run.mesh)
 
 
 class Finished:
@@ -86,17 +85,17 @@ class Finished:
 
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
-        self.networks: dict[Any, Network] = {}
+        self.networks: dict[Any, Trained] = {}
         self.errors: dict[Any, float] = {}
         self.result = self.run(workdir)
         self.files = {path.relative_to(workdir): path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
-    def fit(self, run: Run, phase: str, structure: Any, *arguments: Any) -> Network:
+    def fit(self, run: Run, phase: str, structure: Any, *arguments: Any) -> Trained:
         if (phase, structure) not in self.networks:
             self.networks[phase, structure] = untrained(run, phase, structure, *arguments)
         return self.networks[phase, structure]
 
-    def error(self, run: Run, network: Network, subset: Subset, architecture: Architecture) -> float:
+    def error(self, run: Run, network: Trained, subset: Subset, architecture: Architecture) -> float:
         asked = (network.structure, subset.split, tuple(subset.indices), architecture)
         if asked not in self.errors:
             self.errors[asked] = error_of_network(run, network, subset, architecture)
@@ -107,7 +106,7 @@ class Finished:
             patch.setattr(pipeline, "fit", self.fit)
             patch.setattr(pipeline, "error_of_network", self.error)
             patch.setattr(pipeline, "error_of_subnets", lambda *arguments: partial(self.error, *arguments))
-            patch.setattr(start, "open_data", open_data_once)
+            patch.setattr(task, "open_data", open_data_once)
             patch.setattr(start, "environment", environment_once)
             result = run_pipeline(tiny(), workdir, console=Console(quiet=True), stop=StopRequest())
         result_table(result)
@@ -237,9 +236,8 @@ def damaged_checkpoints(folder: Path, rng: np.random.Generator) -> Iterator[tupl
 def test_damaged_checkpoints_are_refused_or_read_as_they_were(finished, tmp_path) -> None:
     folder, rng, tally = finished.workdir / "retrain/best_B/checkpoints", np.random.default_rng(6), Tally("checkpoints")
     structure = next(structure for phase, structure in finished.networks if phase == "retrain/best_B")
-    run = Run(
-        tiny(), tmp_path, pipeline.start_run(tiny(), tmp_path, Console(quiet=True), StopRequest()).mesh, *[None] * 4
-    )
+    config = tiny()
+    run = start.start_run(config, task.open_task(config), tmp_path, Console(quiet=True), StopRequest())
     training = training_for(run, structure, tiny().retrain.train, 9)
     whole = restored(folder, structure, training)
     assert whole is not None

@@ -13,8 +13,8 @@ from bad_inputs import AS_MAIN, Tally
 from rich.console import Console
 
 from s3_jax import pipeline
+from s3_jax.classification import open_data, task
 from s3_jax.config import Config, from_mapping, to_mapping
-from s3_jax.data.dataset import open_data
 from s3_jax.training import start
 from s3_jax.training.loop import StopRequest
 
@@ -105,6 +105,8 @@ BAD = {
     "run.keep_checkpoints": (-1, 0),
     "run.log_every": (0, -1),
     "run.num_devices": (-1, 99),
+    "run.evaluate_every": (-1,),
+    "task": ("", ".x", "s3_jax.nothing", "s3_jax.cost"),
 }
 OF_ANOTHER_TYPE: dict[type, tuple[Any, ...]] = {
     int: ("3", None, 1.5, True, (1,)),
@@ -145,7 +147,7 @@ def test_settings_are_refused_by_name_before_anything_is_trained_or_written(kind
         raise Reached
 
     monkeypatch.setattr(pipeline, "fit", reached)
-    monkeypatch.setattr(start, "open_data", open_data_once)
+    monkeypatch.setattr(task, "open_data", open_data_once)
     monkeypatch.setattr(start, "environment", dict)
     whole, workdir, tally = (
         to_mapping(from_mapping(Config, tiny_config.get_config().to_dict())),

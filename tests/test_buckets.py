@@ -17,18 +17,18 @@ import test_standalone
 import test_training_checkpoints
 from test_data_folders import write_images
 
-from s3_jax import standalone
 from s3_jax.config import Config, RunConfig
 from s3_jax.data.image_folder import open_image_folder
 from s3_jax.data.sources import decode
 from s3_jax.data.tfds_source import open_tfds
 from s3_jax.errors import S3Error
+from s3_jax.networks import standalone
+from s3_jax.networks.convert import params_of
 from s3_jax.paths import user_path
 from s3_jax.training import bucket_lock, records
 from s3_jax.training.lock import only_run
 from s3_jax.training.records import JsonLines, Metrics, read_json_lines
 from s3_jax.training.start import opened_workdir
-from s3_jax.weights.convert import params_of
 from s3_jax.writing import write_whole
 
 ROOT = Path(__file__).parent.parent

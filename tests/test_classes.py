@@ -2,8 +2,8 @@
 
 import pytest
 
-from s3_jax.classes import is_numbered, match
 from s3_jax.errors import S3Error
+from s3_jax.networks.classes import is_numbered, match
 
 NUMBERS = tuple(map(str, range(12)))
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from test_standalone import make
 
-from s3_jax import standalone
-from s3_jax.standalone import Standalone
+from s3_jax.networks import standalone
+from s3_jax.networks.standalone import Standalone
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["cat", "lamp [/on]", "[bold]", ":smile:", "blue", "red", "gr\u00fcn", "a", "b", "c"]

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from s3_jax import zoo
 from s3_jax.cost import Budget, Cost, Evaluated, cheapest, check_budget, cost, sample_within
 from s3_jax.errors import S3Error
+from s3_jax.networks import zoo
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, largest, sample, smallest
 
 COST_OF = functools.partial(cost, image_size=8, patch_size=1, num_classes=10)

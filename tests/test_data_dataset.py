@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled_batches import eval_batches, train_batches
 from PIL import Image
 from tiny_tfds import write_tfds
 
+from s3_jax.classification import open_data, open_split
 from s3_jax.config import AugmentConfig, DataConfig
-from s3_jax.data import Subset, eval_batches, open_data, open_split, train_batches
 from s3_jax.data.sources import decode
+from s3_jax.data.stream import Subset
 from s3_jax.data.tfds_source import TfdsImages
 from s3_jax.errors import S3Error
 
@@ -26,18 +28,18 @@ DIGITS = DataConfig(holdout_fraction=0.25)
 
 def test_holdout_is_disjoint_from_train_and_both_make_up_the_split() -> None:
     data = open_data(DIGITS, seed=0)
-    assert (len(data.train), len(data.holdout), len(data.test)) == (1078, 360, 359)
-    assert not set(data.train.indices) & set(data.holdout.indices)
-    together = np.sort(np.concatenate([data.train.indices, data.holdout.indices]))
-    assert (together == data.train_and_holdout.indices).all()
+    assert (len(data.splits.train), len(data.splits.holdout), len(data.splits.test)) == (1078, 360, 359)
+    assert not set(data.splits.train.indices) & set(data.splits.holdout.indices)
+    together = np.sort(np.concatenate([data.splits.train.indices, data.splits.holdout.indices]))
+    assert (together == data.splits.train_and_holdout.indices).all()
     assert (together == np.arange(1438)).all()
-    assert (np.diff(data.holdout.indices) > 0).all()
-    assert data.train.source is data.holdout.source
-    assert data.test.source is not data.train.source
+    assert (np.diff(data.splits.holdout.indices) > 0).all()
+    assert data.splits.train.source is data.splits.holdout.source
+    assert data.splits.test.source is not data.splits.train.source
 
 
 def test_holdout_derives_from_the_seed() -> None:
-    first, again, other = (open_data(DIGITS, seed=seed).holdout.indices for seed in (3, 3, 4))
+    first, again, other = (open_data(DIGITS, seed=seed).splits.holdout.indices for seed in (3, 3, 4))
     assert (first == again).all()
     assert len(np.intersect1d(first, other)) < 0.5 * len(first)
     # Drawn from everywhere, not cut off at one end.
@@ -46,8 +48,8 @@ def test_holdout_derives_from_the_seed() -> None:
 
 def test_a_holdout_split_leaves_train_whole() -> None:
     data = open_data(dataclasses.replace(DIGITS, holdout_split="test"), seed=0)
-    assert len(data.train) == len(data.train_and_holdout) == 1438
-    assert data.holdout.split == "test"
+    assert len(data.splits.train) == len(data.splits.train_and_holdout) == 1438
+    assert data.splits.holdout.split == "test"
     assert data.record()["splits"]["holdout"] == {"split": "test", "images": 359, "of": 359}
 
 
@@ -66,7 +68,7 @@ def test_record_says_which_images_serve_what() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 0.0001, -0.5, 1.5, float("nan"), float("inf")])
-def test_a_holdout_without_images_is_refused(fraction: float) -> None:
+def test_a_holdout_of_classes_is_refused(fraction: float) -> None:
     with pytest.raises(S3Error, match=r"data.holdout_fraction"):
         open_data(dataclasses.replace(DIGITS, holdout_fraction=fraction), seed=0)
 
@@ -121,14 +123,15 @@ def places(subset: Subset) -> set[str]:
 @pytest.mark.parametrize("cache", [False, True])
 def test_no_image_that_measures_is_trained_on(source: DataConfig, cache: bool) -> None:
     data = open_data(dataclasses.replace(source, cache_in_memory=cache), seed=1)
-    assert min(len(data.train), len(data.holdout), len(data.test)) > 0
-    assert not set(data.train.indices) & set(data.holdout.indices)
-    assert sorted({*data.train.indices, *data.holdout.indices}) == list(range(len(data.train_and_holdout)))
-    for first, second in ((data.train, data.holdout), (data.train, data.test), (data.holdout, data.test)):
+    train, holdout, test = data.splits.train, data.splits.holdout, data.splits.test
+    assert min(len(train), len(holdout), len(test)) > 0
+    assert not set(train.indices) & set(holdout.indices)
+    assert sorted({*train.indices, *holdout.indices}) == list(range(len(data.splits.train_and_holdout)))
+    for first, second in ((train, holdout), (train, test), (holdout, test)):
         assert first.shared_with(second) == 0
         if not cache:
             assert not places(first) & places(second)
-    assert data.train.shared_with(data.train_and_holdout) == len(data.train)
+    assert data.splits.train.shared_with(data.splits.train_and_holdout) == len(data.splits.train)
 
 
 def test_training_never_sees_the_pixels_of_held_out_images(tmp_path: Path) -> None:
@@ -138,11 +141,17 @@ def test_training_never_sees_the_pixels_of_held_out_images(tmp_path: Path) -> No
     data = open_data(dataclasses.replace(plain, holdout_fraction=0.3), seed=0)
     held = {
         (round(float(image[0, 0, 0])), int(label))
-        for batch in eval_batches(data.holdout, data=plain, image_size=4, batch_size=len(data.holdout))
+        for batch in eval_batches(data.splits.holdout, data=plain, image_size=4, batch_size=len(data.splits.holdout))
         for image, label in zip(batch["image"], batch["label"], strict=True)
     }
     batches = train_batches(
-        data.train, data=plain, augment=OFF, image_size=4, num_classes=2, batch_size=len(data.train), seed=0
+        data.splits.train,
+        data=plain,
+        augment=OFF,
+        image_size=4,
+        num_classes=2,
+        batch_size=len(data.splits.train),
+        seed=0,
     )
     with contextlib.closing(batches):
         trained = {
@@ -178,7 +187,7 @@ def test_slices_of_a_split_must_be_apart(tmp_path: Path, field: str, train: str,
     splits = {"train_split": train, "test_split": "rest", field: other}
     config = DataConfig(source="tfds", path=path, holdout_fraction=0.25, **splits)
     if not shared:
-        assert len(open_data(config, seed=0).train) > 0
+        assert len(open_data(config, seed=0).splits.train) > 0
         return
     with pytest.raises(S3Error, match=rf"data\.{field} = .* share {shared} images"):
         open_data(config, seed=0)
@@ -195,7 +204,7 @@ def test_folders_are_compared_by_where_they_are(tmp_path: Path) -> None:
     for split, shared in (("./train", 8), ("linked", 8), ("test/../train", 8), ("half", 5)):
         with pytest.raises(S3Error, match=f"share {shared} images"):
             open_data(dataclasses.replace(config, test_split=split), seed=0)
-    assert len(open_data(config, seed=0).test) == 4
+    assert len(open_data(config, seed=0).splits.test) == 4
 
 
 @pytest.mark.parametrize(("holdout", "shared"), [("test", 20), ("test[:50%]", 10), ("test[95%:]", 1), ("", 0)])

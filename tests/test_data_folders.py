@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from absl import logging
+from labelled_batches import eval_batches
 from PIL import Image
 
+from s3_jax.classification import open_data, open_split
 from s3_jax.config import DataConfig
-from s3_jax.data import eval_batches, open_data, open_split
 from s3_jax.data.image_folder import list_image_files, open_image_folder
 from s3_jax.data.sources import decode
 from s3_jax.errors import S3Error

@@ -8,9 +8,9 @@ from absl import logging
 from PIL import Image
 from tiny_tfds import write_tfds
 
+from s3_jax.classification import open_data
+from s3_jax.classification.dataset import held_of_classes
 from s3_jax.config import DataConfig
-from s3_jax.data import open_data
-from s3_jax.data.dataset import held_of_classes
 from s3_jax.errors import S3Error
 
 
@@ -28,10 +28,10 @@ def test_a_rare_class_is_trained_and_measured_with_every_seed(tmp_path: Path) ->
     drawn = set()
     for seed in range(40):
         data = open_data(config, seed=seed)
-        labels = data.train.source.labels
-        assert np.bincount(labels[data.holdout.indices]).tolist() == [12, 12, 1]
-        assert np.bincount(labels[data.train.indices]).tolist() == [48, 48, 1]
-        drawn.add(tuple(data.holdout.indices))
+        labels = data.splits.train.source.labels
+        assert np.bincount(labels[data.splits.holdout.indices]).tolist() == [12, 12, 1]
+        assert np.bincount(labels[data.splits.train.indices]).tolist() == [48, 48, 1]
+        drawn.add(tuple(data.splits.holdout.indices))
     assert len(drawn) == 40
     assert {indices[-1] for indices in drawn} == {120, 121}
 
@@ -54,8 +54,8 @@ def test_a_class_too_small_for_a_holdout_is_told(tmp_path: Path, monkeypatch: py
     said: list[str] = []
     monkeypatch.setattr(logging, "warning", lambda message, *values: said.append(message % values))
     data = open_data(write_classes(tmp_path, 20, 20, 1), seed=0)
-    assert np.bincount(data.train.source.labels[data.holdout.indices], minlength=3).tolist() == [4, 4, 0]
-    assert 40 in data.train.indices
+    assert np.bincount(data.splits.train.source.labels[data.splits.holdout.indices], minlength=3).tolist() == [4, 4, 0]
+    assert 40 in data.splits.train.indices
     (message,) = said
     assert "1 classes have fewer than two training images" in message
     assert message.endswith(": class 2")
@@ -72,8 +72,8 @@ def test_a_holdout_of_one_class_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_digits_are_held_out_by_class(seed: int) -> None:
     data = open_data(DataConfig(holdout_fraction=0.2), seed=seed)
-    labels = data.train.source.labels
-    shares = np.bincount(labels[data.holdout.indices]) / np.bincount(labels)
+    labels = data.splits.train.source.labels
+    shares = np.bincount(labels[data.splits.holdout.indices]) / np.bincount(labels)
     assert np.abs(shares - 0.2).max() < 0.005
 
 
@@ -84,6 +84,6 @@ def test_an_image_under_two_names_is_not_both_held_out_and_trained_on(tmp_path: 
         path.with_stem(f"{path.stem}_again").symlink_to(path)
     for seed in range(5):
         data = open_data(config, seed=seed)
-        assert data.train.shared_with(data.holdout) == 0
-        assert len(data.train) >= 12
-        assert len(data.train_and_holdout) == 48
+        assert data.splits.train.shared_with(data.splits.holdout) == 0
+        assert len(data.splits.train) >= 12
+        assert len(data.splits.train_and_holdout) == 48

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labelled_batches import eval_batches, train_batches
 from PIL import Image
 
+from s3_jax.classification import open_split
 from s3_jax.config import AugmentConfig, DataConfig
-from s3_jax.data import Batch, Subset, eval_batches, open_split, train_batches
 from s3_jax.data.sources import MemoryImages
+from s3_jax.data.stream import Batch, Subset
 from s3_jax.errors import S3Error
 
 NUM_IMAGES, SIDE, CLASSES = 50, 8, 4
@@ -83,6 +85,7 @@ def test_batches_have_the_agreed_form() -> None:
     assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
         "image": ((8, SIDE, SIDE, 3), "float32"),
         "target": ((8, CLASSES), "float32"),
+        "weight": ((8,), "float32"),
     }
     np.testing.assert_allclose(batch["target"].sum(axis=1), 1, rtol=1e-5)
     assert type(batch["image"]) is np.ndarray
@@ -227,6 +230,7 @@ def test_a_bad_image_can_be_skipped_and_counted(tmp_path: Path) -> None:
     for batch in take(3, subset, data, num_classes=2):
         bad = batch["target"].sum(axis=1) == 0
         assert bad.sum() == 1
+        assert (batch["weight"] == ~bad).all()
         assert not batch["image"][bad].any()
         np.testing.assert_allclose(batch["target"][~bad].sum(axis=1), 1, rtol=1e-5)
     (batch,) = evaluate(subset, data)

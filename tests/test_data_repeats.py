@@ -7,10 +7,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from labelled_batches import train_batches
 
 from s3_jax.config import AugmentConfig, DataConfig
-from s3_jax.data import Batch, Subset, train_batches
 from s3_jax.data.sources import MemoryImages
+from s3_jax.data.stream import Batch, Subset
 from s3_jax.errors import S3Error
 
 SIDE, CLASSES = 4, 7

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s3_jax.classification import open_data
 from s3_jax.config import DataConfig
-from s3_jax.data import open_data
 from s3_jax.data.image_folder import open_image_folder
 from s3_jax.data.sources import BadImage, CachedImages, MemoryImages, decode, decoded_for, open_digits, open_encoded
 from s3_jax.data.tfds_source import open_tfds
@@ -214,10 +214,10 @@ def test_tfds_says_how_to_prepare_a_missing_set(tmp_path: Path, monkeypatch: pyt
 
 _OPEN_EVERYTHING = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from s3_jax.config import DataConfig
-from s3_jax.data import eval_batches, open_data, train_batches
-from s3_jax.config import AugmentConfig
+sys.path[:0] = sys.argv[1], sys.argv[4]
+from labelled_batches import eval_batches, train_batches
+from s3_jax.classification import open_data
+from s3_jax.config import AugmentConfig, DataConfig
 configs = [DataConfig(), DataConfig(source="image_folder", path=sys.argv[2], holdout_fraction=0.5)]
 if sys.argv[3]:
     configs.append(DataConfig(source="tfds", path=sys.argv[3]))
@@ -225,8 +225,8 @@ if sys.argv[3]:
 for config in configs:
     data = open_data(config, seed=0)
     sizes = dict(data=config, image_size=8, batch_size=2)
-    next(eval_batches(data.test, **sizes))
-    next(train_batches(data.train, augment=AugmentConfig(), num_classes=data.num_classes, seed=0, **sizes))
+    next(eval_batches(data.splits.test, **sizes))
+    next(train_batches(data.splits.train, augment=AugmentConfig(), num_classes=data.num_classes, seed=0, **sizes))
 print("imported" if "tensorflow" in sys.modules else "clean")
 """
 
@@ -239,6 +239,7 @@ def test_tensorflow_is_never_imported_even_where_it_is_installed(tmp_path: Path)
         write_folder(tmp_path / "images", split, {"ant": 2, "bee": 2})
     cifar10 = str(CIFAR10) if CIFAR10.is_dir() else ""
     arguments = [sys.executable, "-c", _OPEN_EVERYTHING, str(stand_in.parent), str(tmp_path / "images"), cifar10]
+    arguments.append(str(Path(__file__).parent))
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "clean"

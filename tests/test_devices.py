@@ -52,7 +52,7 @@ def test_one_device_and_eight_have_the_same_losses(one_device, tmp_path):
     assert len(np.unique(losses)) == losses.size
     np.testing.assert_allclose(losses, one_device[1], rtol=1e-5)
     assert shown["sent"].keys() == {"all-reduce"}
-    few = 64  # bytes of losses and counts
+    few = 256  # bytes of losses, and of the counts that they are divided by
     assert 4 * shown["gradient"] <= shown["sent"]["all-reduce"] <= 4 * shown["gradient"] + few
 
 

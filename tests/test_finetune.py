@@ -8,16 +8,17 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from s3_jax import standalone, zoo
 from s3_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from s3_jax.errors import S3Error
-from s3_jax.finetune import finetune, kept_classifier, scaled
-from s3_jax.isotropic import IsotropicArchitecture
+from s3_jax.finetune import finetune, kept_classifier
+from s3_jax.models.families import family_of
+from s3_jax.models.isotropic import IsotropicArchitecture
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.convert import params_of
+from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.space import Architecture, Block, Stage
-from s3_jax.standalone import Spec, Standalone
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json
-from s3_jax.weights.convert import params_of
 
 FIVE = tuple("abcde")
 ARCHITECTURE = Architecture((Stage(8, (Block(2, 1.0, 32),)), Stage(16, (Block(2, 1.0, 32),))))
@@ -101,6 +102,7 @@ def test_a_kept_classifier_is_put_into_the_datas_order(tmp_path):
 
 
 def test_windows_keep_their_share_of_the_map():
+    scaled = family_of(ARCHITECTURE).scaled
     assert scaled(zoo.architecture("s3_s"), 224, 384) == zoo.architecture("s3_s_384")
     assert scaled(zoo.architecture("s3_b"), 224, 384) == zoo.architecture("s3_b_384")
     assert scaled(ARCHITECTURE, 8, 8) == ARCHITECTURE

@@ -10,12 +10,12 @@ from flax import nnx
 from PIL import Image
 from test_standalone import HALF, make
 
-from s3_jax import standalone, zoo
+from s3_jax.classification.dataset import open_split
+from s3_jax.classification.inference import accuracy, list_images, predict
 from s3_jax.config import DataConfig
-from s3_jax.data.dataset import open_split
 from s3_jax.errors import S3Error
-from s3_jax.inference import accuracy, list_images, predict
-from s3_jax.standalone import Standalone
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.standalone import Standalone
 
 CLASSES = tuple(map(str, range(12)))
 
@@ -35,7 +35,7 @@ def colour_network(class_names=CLASSES) -> Standalone:
 class Nearest(nnx.Module):
     """Reads the mean of red: class k has the logit 2 k r - k^2, largest where r is nearest to k."""
 
-    def __call__(self, x):
+    def __call__(self, x, subnet=None):
         red = (x[..., 0].mean((1, 2)) * 0.5 + 0.5) * 255
         label = np.arange(12.0)
         nearest = (red[:, None] - 20) / 10

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models import S3Transformer
-from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.models.isotropic import IsotropicArchitecture, IsotropicTransformer
 from s3_jax.models.layers import LayerNorm, layer_norm
 from s3_jax.space import Architecture, Block, Stage
 

@@ -1,6 +1,7 @@
 """The design's import directions, read from the source: data flows down the package, imports only point up it."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,9 @@ PACKAGE = ROOT / "s3_jax"
 
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "buckets", "paths", "writing", "limits", "classes", "space", "cost", "isotropic", "et_error"),
-    *("evolution", "search", "config", "models", "data", "weights", "standalone", "zoo", "remaining", "progress"),
-    *("inference", "training"),
-    *("pipeline",),
-    *("extract", "finetune", "export", "report", "notebook", "main"),
+    *("errors", "buckets", "paths", "writing", "limits", "space", "cost", "et_error", "evolution", "search", "config"),
+    *("models", "data", "task", "remaining", "progress", "training", "networks", "classification", "profiling"),
+    *("pipeline", "finetune", "report", "notebook", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
@@ -26,23 +25,19 @@ NARROW = {
     "paths": {"errors", "buckets"},
     "writing": {"errors", "buckets", "paths"},
     "limits": {"errors"},
-    "classes": {"errors"},
     "space": {"errors"},
     "cost": {"errors", "limits", "space"},
     "et_error": {"errors", "space", "cost"},
     "evolution": {"errors", "limits", "space", "cost", "et_error"},
     "search": {"errors", "limits", "space", "cost"},
-    "isotropic": {"errors", "space", "cost"},
-    "models": {"errors", "space", "cost", "isotropic"},
+    "models": {"errors", "space", "cost"},
     "data": {"errors", "buckets", "paths", "config"},
-    "weights": {"errors", "buckets", "writing", "paths", "space", "models", "isotropic"},
-    "standalone": {"errors", "writing", "paths", "space", "cost", "isotropic", "models", "weights"},
-    "zoo": {"errors", "writing", "paths", "classes", "space", "cost", "isotropic", "models", "weights", "standalone"},
+    "task": {"errors", "cost", "models", "data"},
     "remaining": set(),
     "progress": {"paths"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},
 }
-PURE = ("errors", "limits", "space", "cost", "isotropic", "et_error", "evolution", "search", "remaining")
+PURE = ("errors", "limits", "space", "cost", "et_error", "evolution", "search", "remaining")
 WITHOUT_IO = (*PURE, "config", "models")
 IO_MODULES = {
     *("os", "io", "pathlib", "shutil", "subprocess", "socket", "tempfile", "urllib", "logging", "pickle"),
@@ -158,8 +153,24 @@ def test_imports_of_our_own_are_found_in_every_form() -> None:
 def test_the_rules_say_what_the_design_says() -> None:
     assert not {"models", "training", "data"} & allowed("report")
     assert not {"report", "main"} & allowed("pipeline")
+    assert not {"networks", "classification"} & allowed("training")
     assert allowed("training") >= {"models", "data", "config"}
     assert all(ORDER.index(above) <= ORDER.index(part) for part in ORDER for above in allowed(part))
+
+
+# What classification has and other tasks need not have.
+OF_CLASSIFICATION = ("class", "classes", "class_names", "num_classes", "label", "labels", "logits", "top1", "accuracy")
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "training").glob("*.py")), ids=relative)
+def test_training_knows_no_tasks_words(path: Path) -> None:
+    """But for the keyword of Python."""
+    words = {
+        word.lower()
+        for word in re.findall(r"[A-Za-z_]\w*", re.sub(r"^ *class (?=[A-Z_])", "", path.read_text(), flags=re.M))
+    }
+    parts = words | {part for word in words for part in word.split("_")}
+    assert not parts & set(OF_CLASSIFICATION)
 
 
 def test_the_command_line_says_something_before_it_loads_what_takes_seconds() -> None:

@@ -57,7 +57,15 @@ def test_any_value_is_taken_or_refused_by_its_name(path: tuple[str, ...]) -> Non
 
 def test_every_number_and_word_has_a_limit_or_is_free() -> None:
     """A new field without one must be thought of here."""
-    free = {"data.path", "data.name", "data.train_split", "data.test_split", "data.holdout_split", "run.wandb_project"}
+    free = {
+        "task",
+        "data.path",
+        "data.name",
+        "data.train_split",
+        "data.test_split",
+        "data.holdout_split",
+        "run.wandb_project",
+    }
     free |= {f"{train}.{field}" for train in ("train", "retrain.train") for field in ("init_from", "init_weights")}
     unlimited = set()
     for path in FIELDS:

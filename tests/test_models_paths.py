@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
-from s3_jax.isotropic import IsotropicArchitecture
-from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.models.isotropic import IsotropicArchitecture, IsotropicTransformer
 from s3_jax.models.layers import LayerNorm, layer_norm
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import SearchSpace, StageSpace, largest

@@ -13,13 +13,13 @@ import bucket_server
 import kill_and_compare
 import pytest
 
-from s3_jax import zoo
+from s3_jax.classification.dataset import open_data
+from s3_jax.classification.inference import accuracy
 from s3_jax.config import DataConfig
 from s3_jax.cost import Evaluated
-from s3_jax.data.dataset import open_data
 from s3_jax.errors import S3Error
-from s3_jax.extract import extract
-from s3_jax.inference import accuracy
+from s3_jax.networks import zoo
+from s3_jax.networks.extract import extract
 from s3_jax.space import SearchSpace
 from s3_jax.training.records import read_json, read_json_lines, write_json
 
@@ -68,7 +68,7 @@ def finished(tmp_path_factory, environment) -> Path:
 def test_every_space_takes_four_programs(finished):
     """However many subnets it trains and evaluates: state, key, update, evaluation. Weights are drawn by few others."""
     names = (finished.parent / "programs.txt").read_text().split()
-    space = ["jit(init_state)", "jit(<lambda>)", "jit(train_step)", "jit(eval_step)"]
+    space = ["jit(init_state)", "jit(<lambda>)", "jit(train_step)", "jit(predict)"]
     assert [name for name in names if name in space] == space * 3  # with the retrained network
     assert 0 < names.count("jit(_draws)") <= 4
 
@@ -155,7 +155,7 @@ def test_its_networks_can_be_taken_out(finished):
     result = read_json(finished / "result.json")
     best = result["spaces"][-1]["best"]
     settings = {"mean": (0.3, 0.3, 0.3), "std": (0.38, 0.38, 0.38)}
-    test = open_data(DataConfig(source="digits"), seed=0).test
+    test = open_data(DataConfig(source="digits"), seed=0).splits.test
     for retrained, measured in ((False, best["test_accuracy_inherited"]), (True, best["test_accuracy"])):
         model = extract(finished, retrained=retrained)
         assert model.spec.cost.params == best["params"]
@@ -176,7 +176,7 @@ def test_errors_are_of_images_that_the_supernet_was_not_trained_on(finished):
     expected = [100 - each.error for each in recorded]
     on = {
         split: [
-            accuracy(model, getattr(data, split), config, class_names=data.class_names, batch_size=359).top1
+            accuracy(model, getattr(data.splits, split), config, class_names=data.class_names, batch_size=359).top1
             for model in models
         ]
         for split in ("holdout", "train", "test")

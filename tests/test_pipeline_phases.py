@@ -15,18 +15,22 @@ import pytest
 import tiny_config
 from rich.console import Console
 
-from s3_jax import pipeline, standalone, zoo
+from s3_jax import pipeline
+from s3_jax.classification import ImageData, of_classes, open_data, task
+from s3_jax.classification.pretrained import fitted
 from s3_jax.config import Config, from_mapping
 from s3_jax.cost import Evaluated, cost
-from s3_jax.data.dataset import ImageData, Subset, open_data
+from s3_jax.data.stream import Subset
 from s3_jax.errors import Interrupted
 from s3_jax.models.subnet import Params, copy_network, copy_overlap, slice_weights
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.search import SearchState
 from s3_jax.space import Architecture, SearchSpace, largest, sample
-from s3_jax.standalone import Spec, Standalone
+from s3_jax.task import Variables
+from s3_jax.training import programs
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.networks import Network, initial_params
-from s3_jax.training.pretrained import fitted
+from s3_jax.training.networks import Trained
 from s3_jax.training.records import read_json, read_json_lines
 from s3_jax.training.run import Run
 
@@ -53,8 +57,7 @@ class Measured(NamedTuple):
 
 @cache
 def shapes_of(structure: Any) -> Any:
-    config = tiny()
-    return jax.eval_shape(partial(initial_params, structure, config.model, 10), jax.random.key(0))
+    return programs.shapes_of(of_classes(tiny().model, "0123456789"), structure).params
 
 
 def weights_of(phase: str, structure: Any) -> Params:
@@ -93,13 +96,18 @@ class Recorder:
         """Take the place of training and measuring."""
         for name in ("fit", "error_of_subnets", "error_of_network"):
             self.monkeypatch.setattr(pipeline, name, getattr(self, name))
-        fresh = lambda run, phase, structure: weights_of(f"fresh {phase}", structure)  # noqa: E731
-        self.monkeypatch.setattr(pipeline, "initial_weights", fresh)
+        self.monkeypatch.setattr(pipeline, "initial_variables", self.initial_variables)
 
-    def fit(self, run: Run, phase: str, structure: Any, config: Any, subset: Subset, initial: Any = None) -> Network:
-        begin = initial() if initial else weights_of(f"fresh {phase}", structure)
-        self.fits.append(Fit(phase, structure, config, subset, jax.device_get(begin)))
-        return Network(phase, weights_of(phase, structure), structure)  # type: ignore[arg-type]
+    def initial_variables(self, run: Run, phase: str, structure: Any) -> Variables:
+        """What the task makes of the phase's own random weights."""
+        with self.monkeypatch.context() as patch:
+            patch.setattr(task, "variables_of", lambda network: Variables(weights_of(f"fresh {phase}", structure), {}))
+            return run.task.initial(structure, run.key(phase), lambda what: None)
+
+    def fit(self, run: Run, phase: str, structure: Any, config: Any, subset: Subset, initial: Any = None) -> Trained:
+        begin = initial() if initial else self.initial_variables(run, phase, structure)
+        self.fits.append(Fit(phase, structure, config, subset, jax.device_get(begin.params)))
+        return Trained(phase, Variables(weights_of(phase, structure), {}), structure)  # type: ignore[arg-type]
 
     def error_of_subnets(self, run: Run, network: Any, subset: Subset) -> Callable[[Architecture], float]:
         self.measured.append(Measured(network.definition, subset, None))
@@ -159,12 +167,12 @@ def test_supernets_are_trained_on_train_without_the_images_that_errors_are_measu
     recorder.run(tiny())
     trained = {rows(fit.subset) for fit in recorder.fits if fit.phase.startswith("space_")}
     searched = {rows(each.subset) for each in recorder.measured if each.architecture is None}
-    assert trained == {rows(data.train)}
-    assert searched == {rows(data.holdout)}
+    assert trained == {rows(data.splits.train)}
+    assert searched == {rows(data.splits.holdout)}
     ((split, train),), ((measured_split, held),) = trained, searched
     assert split == measured_split == "train"
     assert not set(train) & set(held)
-    assert sorted((*train, *held)) == list(range(len(data.train.source)))
+    assert sorted((*train, *held)) == list(range(len(data.splits.train.source)))
     assert {fit.phase for fit in recorder.fits} == {"space_0", "space_1", RETRAINED}
     assert {each.phase for each in recorder.measured if each.architecture is None} == {"space_0", "space_1"}
 
@@ -172,8 +180,8 @@ def test_supernets_are_trained_on_train_without_the_images_that_errors_are_measu
 def test_networks_are_measured_on_the_test_split_alone(recorder, data) -> None:
     result = recorder.run(tiny())
     tested = [each for each in recorder.measured if each.architecture is not None]
-    assert {rows(each.subset) for each in tested} == {rows(data.test)}
-    assert data.test.split == "test"
+    assert {rows(each.subset) for each in tested} == {rows(data.splits.test)}
+    assert data.splits.test.split == "test"
     best = [SearchState.from_json(recorder.read(f"space_{index}/search/state.json")) for index in (0, 1)]
     winners = [min(state.evaluated, key=lambda one: one.error).architecture for state in best]
     expected = {("space_0", winners[0]), ("space_1", winners[1]), (RETRAINED, winners[1])}
@@ -196,7 +204,7 @@ def test_retraining_takes_all_of_train_and_its_own_settings(recorder, data) -> N
     config = tiny()
     recorder.run(config)
     (retrained,) = [fit for fit in recorder.fits if fit.phase == RETRAINED]
-    assert rows(retrained.subset) == ("train", tuple(range(len(data.train.source))))
+    assert rows(retrained.subset) == ("train", tuple(range(len(data.splits.train.source))))
     assert retrained.config == config.retrain.train != config.train
     assert {fit.config for fit in recorder.fits if fit.phase != RETRAINED} == {config.train}
     assert retrained.structure.to_json() == recorder.read("space_1/search/best.json")["architecture"]

@@ -1,7 +1,6 @@
 """Weights of a trained network in a supernet: what goes where, what is refused, and that a run is bound to them."""
 
 import dataclasses
-import io
 import json
 import re
 from functools import partial
@@ -16,21 +15,22 @@ from PIL import Image
 from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
-from s3_jax import standalone
+from s3_jax.classification.pretrained import fitted, open_pretrained, shares
 from s3_jax.config import Config, TrainConfig, from_mapping
 from s3_jax.errors import S3Error
-from s3_jax.extract import _spec
 from s3_jax.finetune import finetune
-from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models import S3Transformer, copy_network, slice_weights
+from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.subnet import Params, subnet_mask
+from s3_jax.networks import standalone
+from s3_jax.networks.convert import params_of
+from s3_jax.networks.extract import _spec
+from s3_jax.networks.resize import fit_table, resize_patches, resize_table
+from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, largest, map_sizes, sample
-from s3_jax.standalone import Spec, Standalone
+from s3_jax.task import open_task
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.pretrained import fitted, open_pretrained, shares
 from s3_jax.training.start import opened_workdir, record_start, start_run
-from s3_jax.weights.convert import params_of
-from s3_jax.weights.resize import fit_table, resize_patches, resize_table
 
 QUIET = Console(quiet=True)
 FIVE = tuple("abcde")
@@ -196,7 +196,7 @@ def test_networks_that_share_no_blocks_are_refused_and_bind_nothing(tmp_path):
         open_pretrained(tiny(init_from=isotropic))
     one_stage = saved(tmp_path / "short", trained(Architecture(ARCHITECTURE.stages[:1])))
     with pytest.raises(S3Error, match=r"has 1 stages and config.space has 2"), opened_workdir(tmp_path / "run", tiny()):
-        start_run(tiny(init_from=one_stage), tmp_path / "run", QUIET, StopRequest())
+        open_task(tiny(init_from=one_stage))
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -225,7 +225,7 @@ def test_a_run_is_bound_to_the_weights_that_it_begins_with(tmp_path):
 
     def begin() -> None:
         with opened_workdir(tmp_path / "run", config):
-            record_start(start_run(config, tmp_path / "run", QUIET, StopRequest()))
+            record_start(start_run(config, open_task(config), tmp_path / "run", QUIET, StopRequest()))
 
     begin()
     saved(tmp_path / "network", trained(about=standalone.About(licence="mine")))  # the same weights: the same run
@@ -237,12 +237,11 @@ def test_a_run_is_bound_to_the_weights_that_it_begins_with(tmp_path):
 
 
 def test_another_normalisation_than_the_networks_is_told(tmp_path):
-    said = io.StringIO()
+    said: list[str] = []
     config = tiny(init_from=saved(tmp_path / "network", trained(mean=(0.3, 0.3, 0.3), std=(0.2, 0.25, 0.3))))
-    with opened_workdir(tmp_path / "run", config):
-        start_run(config, tmp_path / "run", Console(file=said, width=300), StopRequest())
-    assert "it had --config.data.std='(0.2, 0.25, 0.3)'" in said.getvalue()
-    assert "config.data.mean" not in said.getvalue()
+    open_task(config).initial(config.space.build(), jax.random.key(0), said.append)
+    assert "it had --config.data.std='(0.2, 0.25, 0.3)'" in said[0]
+    assert "config.data.mean" not in said[0]
 
 
 @pytest.mark.parametrize(("old", "new"), [(2, 4), (4, 6), (4, 2), (6, 4)])

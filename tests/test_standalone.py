@@ -12,16 +12,16 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from s3_jax import standalone, zoo
+from s3_jax.classification.dataset import open_data
+from s3_jax.classification.inference import accuracy, list_images, logits_of, predict
 from s3_jax.config import DataConfig
-from s3_jax.data.dataset import open_data
 from s3_jax.errors import S3Error
-from s3_jax.export import export_onnx, export_stablehlo
-from s3_jax.inference import accuracy, list_images, logits_of, predict
-from s3_jax.isotropic import IsotropicArchitecture
+from s3_jax.models.isotropic import IsotropicArchitecture
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.convert import params_of
+from s3_jax.networks.export import export_onnx, export_stablehlo
+from s3_jax.networks.standalone import About, Spec, Standalone
 from s3_jax.space import Architecture, Block, Stage
-from s3_jax.standalone import About, Spec, Standalone
-from s3_jax.weights.convert import params_of
 
 ROOT = Path(__file__).parent.parent
 DIGITS = tuple(str(number) for number in range(10))
@@ -102,7 +102,7 @@ def test_predictions_are_the_likeliest_classes_whatever_the_batch(model, tmp_pat
 def test_accuracy_counts_every_image_once(model):
     """Against the ranks of each image's own label, counted one by one."""
     config = DataConfig(source="digits", mean=HALF, std=HALF, eval_crop=1.0)
-    test = open_data(config, seed=0).test
+    test = open_data(config, seed=0).splits.test
     found = accuracy(model, test, config, class_names=DIGITS, batch_size=100)
     pixels = np.stack([np.asarray(test.source[index][0]) for index in test.indices])
     labels = np.array([test.source[index][1] for index in test.indices])

@@ -9,15 +9,17 @@ import jax
 import numpy as np
 import pytest
 
-from s3_jax import zoo
+from s3_jax.classification import of_classes
 from s3_jax.config import Config, ModelConfig, RetrainConfig, RunConfig, SpaceConfig, TrainConfig
 from s3_jax.cost import cost
 from s3_jax.errors import S3Error
+from s3_jax.networks import zoo
+from s3_jax.profiling import ahead
 from s3_jax.space import sample, smallest
-from s3_jax.training import ahead
 from s3_jax.training.devices import make_mesh
 
-BATCH, CLASSES = 8, 5
+BATCH, NAMES = 8, "abcde"
+CLASSES = len(NAMES)
 TRAIN = TrainConfig(batch_size=BATCH, accumulation_steps=2)
 CONFIG = Config(
     model=ModelConfig(image_size=8, patch_size=2),
@@ -26,7 +28,7 @@ CONFIG = Config(
     retrain=RetrainConfig(train=TRAIN),
     run=RunConfig(eval_batch_size=BATCH),
 )
-SPACE = CONFIG.space.build()
+SPACE, TASK = CONFIG.space.build(), of_classes(CONFIG.model, NAMES)
 
 
 def macs(architecture) -> int:
@@ -35,7 +37,7 @@ def macs(architecture) -> int:
 
 def test_retraining_executes_three_forward_passes_of_its_images():
     architecture = smallest(SPACE)
-    (program,) = ahead.network_programs(CONFIG, architecture, make_mesh(1), CLASSES)
+    (program,) = ahead.network_programs(CONFIG, TASK, architecture, make_mesh(1))
     result = ahead.compile_ahead(program)
     # Of the patch embedding only its weights have a gradient: images have none.
     patches = 4 * 4 * 2 * 2 * 3 * architecture.stages[0].embed_dim
@@ -46,14 +48,14 @@ def test_retraining_executes_three_forward_passes_of_its_images():
     attention = 2 * 4 * 4 * block.window**2 * 32 * block.heads
     assert (result.name, result.recomputed, result.collectives) == ("retraining", BATCH * attention, [])
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.arguments[0]))
-    images = BATCH * (8 * 8 * 3 + CLASSES) * 4
+    images = BATCH * (8 * 8 * 3 + CLASSES + 1) * 4  # with targets and weights
     assert state + images <= result.arguments <= state + images + 64  # the key, and padding
     assert result.memory > result.arguments
 
 
 def test_the_evaluation_of_a_subnet_executes_hardly_more_than_it_needs():
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, every_width=True))
-    sandwich, evaluation = ahead.supernet_programs(config, make_mesh(1), CLASSES)
+    sandwich, evaluation = ahead.supernet_programs(config, of_classes(config.model, NAMES), make_mesh(1))
     assert [sandwich.name, evaluation.name] == ["sandwich", "evaluation"]
     rng = np.random.default_rng(0)
     drawn = [[sample(SPACE, rng) for _ in range(ahead.NUM_RANDOM_SUBNETS)] for _ in range(ahead.NUM_DRAWS)]
@@ -69,7 +71,7 @@ def test_what_does_not_fit_is_told_with_the_overshoot():
     with pytest.raises(S3Error, match="memory of v99 is not known"):
         ahead.hbm_bytes("v99:4x4")
     uneven = dataclasses.replace(CONFIG, retrain=RetrainConfig(train=TrainConfig(batch_size=6, accumulation_steps=4)))
-    programs = ahead.network_programs(uneven, smallest(SPACE), make_mesh(1), CLASSES)
+    programs = ahead.network_programs(uneven, TASK, smallest(SPACE), make_mesh(1))
     with pytest.raises(
         S3Error, match="batch size of retraining = 6 cannot be divided over 1 devices x accumulation_steps = 4"
     ):

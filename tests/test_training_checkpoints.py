@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from checkpoint_programs import SUBJECT as PROGRAM_SUBJECT
 from checkpoint_programs import state_at as program_state_at
 
 from s3_jax.errors import S3Error
+from s3_jax.task import Variables
 from s3_jax.training import checkpoints
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import make_mesh, state_layout
+from s3_jax.training.devices import make_mesh, replicated, state_layout
 from s3_jax.training.state import TrainState, init_state
 
 PROGRAMS = Path(__file__).parent / "checkpoint_programs.py"
@@ -28,7 +30,8 @@ def state_at(step: int, ema_decay: float = 0.5) -> TrainState:
     draw = np.random.default_rng(step).normal
     params = {"stages": {0: {"kernel": jnp.asarray(draw(size=(3, 4)), jnp.float32)}}, "bias": jnp.asarray(draw(size=2))}
     transformation = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1))
-    state = init_state(params, transformation=transformation, ema_decay=ema_decay)
+    stats = {"mean": jnp.asarray(draw(size=3), jnp.float32)}
+    state = init_state(Variables(params, stats), transformation=transformation, ema_decay=ema_decay)
     _, moments = transformation.update(jax.tree.map(jnp.cos, params), state.optimizer, params)
     return state._replace(step=jnp.asarray(step, jnp.int32), optimizer=moments)
 
@@ -65,6 +68,35 @@ def test_a_state_without_averages_comes_back(tmp_path):
     checkpoints.save(state_at(4, ema_decay=0.0))
     checkpoints.close()
     assert_same(restore(tmp_path, like=state_at(0, ema_decay=0.0)), state_at(4, ema_decay=0.0))
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_what_evaluation_uses_is_read_without_an_optimizer(tmp_path, ema_decay):
+    state = state_at(4, ema_decay)._replace(params=jax.tree.map(jnp.sin, state_at(4).params))
+    checkpoints = Checkpoints(tmp_path, SUBJECT)
+    checkpoints.save(state)
+    found = checkpoints.restore_variables(jax.eval_shape(lambda: state.eval_variables), replicated(make_mesh(1)))
+    checkpoints.close()
+    assert_same(found, state.eval_variables)
+    shutil.rmtree(tmp_path / "step_4" / "rest")
+    checkpoints = Checkpoints(tmp_path, SUBJECT)
+    assert_same(checkpoints.restore_variables(found, replicated(make_mesh(1))), found)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_weights_are_read_from_a_checkpoint_of_an_earlier_version(tmp_path, ema_decay):
+    """Its state is one item, with the parameters in it; a dozen blocks, whose numbers sort otherwise as text."""
+    blocks = {index: {"kernel": jnp.full(3, float(index))} for index in range(12)}
+    averages = jax.tree.map(lambda leaf: leaf + 100, blocks) if ema_decay else None
+    state = {"step": jnp.asarray(7), "params": blocks, "optimizer": {"count": jnp.asarray(7)}, "ema": averages}
+    with ocp.CheckpointManager(tmp_path, options=ocp.CheckpointManagerOptions(step_prefix="step")) as manager:
+        items = {"state": ocp.args.StandardSave(state), "subject": ocp.args.JsonSave(SUBJECT | {"crc32": 5})}
+        manager.save(7, args=ocp.args.Composite(**items))
+    checkpoints = Checkpoints(tmp_path, SUBJECT)
+    found = checkpoints.restore_variables(Variables(jax.eval_shape(lambda: blocks), {}), replicated(make_mesh(1)))
+    checkpoints.close()
+    assert_same(found, Variables(averages or blocks, {}))
 
 
 def test_nothing_is_restored_from_nothing(tmp_path):

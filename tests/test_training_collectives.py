@@ -1,6 +1,6 @@
 """What devices send to one another, of a text worked out by hand."""
 
-from s3_jax.training.collectives import Collective, collectives
+from s3_jax.profiling.collectives import Collective, collectives
 
 HLO = """\
 HloModule jit_step

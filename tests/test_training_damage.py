@@ -8,7 +8,7 @@ import pytest
 from s3_jax.config import RunConfig
 from s3_jax.cost import Evaluated, cost
 from s3_jax.errors import S3Error
-from s3_jax.extract import _needed
+from s3_jax.networks.extract import _needed
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.training.evaluate import EvaluationRecord
 from s3_jax.training.records import Metrics, append_json_line, read_json, read_json_lines, read_record
@@ -26,7 +26,8 @@ def architecture(width):
 
 
 def evaluations(path, error_of):
-    run = types.SimpleNamespace(stop=types.SimpleNamespace(asked=lambda: False), cost=cost_of)
+    stop, task = types.SimpleNamespace(asked=lambda: False), types.SimpleNamespace(cost=cost_of)
+    run = types.SimpleNamespace(stop=stop, task=task)
     return EvaluationRecord(run, path, lambda: error_of)
 
 
@@ -97,9 +98,9 @@ def test_weights_are_taken_out_of_a_run_of_another_version():
         "model": {"image_size": 64, "sliced_largest": True},
         "data": {"mean": [0.5, 0.5, 0.5], "source": "webdataset", "std": [0.25, 0.25, 0.25]},
         "train": {"epochs": 3, "lookahead": 5},
-        "retrain": {"train": {"ema_decay": 0.9}},
+        "retrain": {"train": {"ema_decay": 0.9, "epochs": 7}},
         "evolution": {"rule": "unheard of"},
     }
     config = _needed(json.loads(json.dumps(settings)))
     assert (config.model.image_size, config.data.mean, config.train.epochs) == (64, (0.5, 0.5, 0.5), 3.0)
-    assert (config.retrain.train.ema_decay, config.retrain.from_supernet) == (0.9, True)
+    assert (config.retrain.train.epochs, config.retrain.from_supernet) == (7.0, True)

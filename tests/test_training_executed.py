@@ -1,25 +1,26 @@
 """Executed work: hand-worked products, the branch that is taken, dead code, and a whole network against its cost."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s3_jax.classification import of_classes
 from s3_jax.config import ModelConfig
 from s3_jax.cost import cost
 from s3_jax.errors import S3Error
 from s3_jax.models.subnet import subnet_mask
+from s3_jax.profiling.executed import Work, executed
 from s3_jax.space import Architecture, SearchSpace, StageSpace, hidden_dim, sample
-from s3_jax.training.executed import Work, executed
-from s3_jax.training.networks import define, initial_params
-from s3_jax.training.steps import loss_of
+from s3_jax.training.programs import shapes_of, terms_of
 
 SPACE = SearchSpace((StageSpace((1, 2), (16, 32), (2, 4), (1.0, 2.0), (32, 64)),) * 2)
 MODEL = ModelConfig(image_size=16, patch_size=2, every_width=True)
-CLASSES, BATCH = 5, 3
+NAMES, BATCH = "abcde", 3
+CLASSES = len(NAMES)
+TASK = of_classes(MODEL, NAMES)
 
 
 def shape(*sizes: int) -> jax.ShapeDtypeStruct:
@@ -88,9 +89,18 @@ def test_what_devices_do_on_their_parts_is_counted_for_all_of_them():
 
 @pytest.fixture(scope="module")
 def arguments():
-    params = jax.eval_shape(partial(initial_params, SPACE, MODEL, CLASSES, jax.random.key(0)))
-    batch = {"image": shape(BATCH, 16, 16, 3), "target": shape(BATCH, CLASSES), "total": shape()}
-    return params, batch, jax.eval_shape(lambda: jax.random.key(0))
+    batch = {"image": shape(BATCH, 16, 16, 3), "target": shape(BATCH, CLASSES), "weight": shape(BATCH)}
+    return shapes_of(TASK, SPACE), batch, jax.eval_shape(lambda: jax.random.key(0))
+
+
+def gradient_of(terms):
+    """The gradient of the sum of a loss's one term with respect to the parameters."""
+
+    def total(params, variables, *others):
+        ((total, _),) = terms(variables._replace(params=params), *others)[0].values()
+        return total
+
+    return lambda variables, *others: jax.value_and_grad(total)(variables.params, variables, *others)
 
 
 def too_wide(architecture: Architecture) -> int:
@@ -121,17 +131,16 @@ def bias_sums(architecture: Architecture) -> int:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_that_of_its_bodies(seed, arguments):
-    params, batch, key = arguments
+    variables, batch, key = arguments
     architecture = sample(SPACE, np.random.default_rng(seed))
     needed = BATCH * cost(architecture, image_size=16, patch_size=2, num_classes=CLASSES).macs
-    alone = jax.eval_shape(partial(initial_params, architecture, MODEL, CLASSES, jax.random.key(0)))
-    forward = loss_of(define(architecture, MODEL, CLASSES), 0.0)
-    assert executed(forward, alone, batch, None, key) == Work(needed)
+    forward = terms_of(TASK, architecture, 0.0)
+    assert executed(forward, shapes_of(TASK, architecture), batch, None, key) == Work(needed)
 
-    masked = loss_of(define(SPACE, MODEL, CLASSES), 0.0)
-    work = executed(masked, params, batch, subnet_mask(SPACE, architecture), key)
+    masked = terms_of(TASK, SPACE, 0.0)
+    work = executed(masked, variables, batch, subnet_mask(SPACE, architecture), key)
     assert work == Work(needed + BATCH * too_wide(architecture))
-    gradient = executed(jax.value_and_grad(masked), params, batch, subnet_mask(SPACE, architecture), key)
+    gradient = executed(gradient_of(masked), variables, batch, subnet_mask(SPACE, architecture), key)
     images, table = 64 * 2 * 2 * 3 * 32, bias_sums(architecture)
     assert gradient.macs == 3 * work.macs + BATCH * (table - images)  # images have no gradient
     assert gradient.recomputed == BATCH * attention(architecture)
@@ -142,13 +151,12 @@ def test_what_rematerialisation_does_again_is_told_apart(seed, arguments):
     """Of blocks: the forward pass but for its last product, and attention once more where that goes back."""
     _, batch, key = arguments
     architecture = sample(SPACE, np.random.default_rng(seed))
-    params = jax.eval_shape(partial(initial_params, architecture, MODEL, CLASSES, jax.random.key(0)))
     kept, again = (
         executed(
-            jax.value_and_grad(loss_of(define(architecture, dataclasses.replace(MODEL, remat=remat), CLASSES), 0.0)),
-            *(params, batch, None, key),
+            gradient_of(terms_of(dataclasses.replace(TASK, model=model), architecture, 0.0)),
+            *(shapes_of(TASK, architecture), batch, None, key),
         )
-        for remat in (False, True)
+        for model in (MODEL, dataclasses.replace(MODEL, remat=True))
     )
     assert again.macs == kept.macs
     assert kept.recomputed == BATCH * attention(architecture)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from s3_jax.config import RunConfig
 from s3_jax.errors import Interrupted, S3Error
+from s3_jax.task import Variables
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.clock import Clock
 from s3_jax.training.devices import make_mesh, state_layout
@@ -28,7 +29,7 @@ MOMENTUM = optax.sgd(0.1, momentum=0.9)
 
 
 def fresh() -> TrainState:
-    return init_state({"kernel": jnp.ones(3)}, transformation=MOMENTUM, ema_decay=0.5)
+    return init_state(Variables({"kernel": jnp.ones(3)}, {}), transformation=MOMENTUM, ema_decay=0.5)
 
 
 @jax.jit
@@ -38,15 +39,19 @@ def toy_update(state, x):
     updates, optimizer = MOMENTUM.update(gradient, state.optimizer)
     params = optax.apply_updates(state.params, updates)
     ema = optax.incremental_update(params, state.ema, 0.5)
-    values = {"loss": x.mean(), "subnet_losses": jnp.stack([x[0], x[1]]), "grad_norm": x[2] + 1, "bad_images": 1}
-    return TrainState(state.step + 1, params, optimizer, ema), values | {"learning_rate": 0.5 * state.step}
+    losses = jnp.stack([x[0], x[1]])
+    values = {"loss": x.mean(), "subnet_losses": losses, "grad_norm": x[2] + 1, "bad_images": 1}
+    values["terms"] = {"first": losses - 1, "second": jnp.ones(2)}
+    return TrainState(state.step + 1, params, {}, optimizer, ema), values | {"learning_rate": 0.5 * state.step}
 
 
 def batches_from(step: int):
     return ({"x": np.array([i, i + 2, i + 1], np.float32)} for i in itertools.count(step))
 
 
-def run_loop(folder: Path, num_steps: int, *, stop=None, update=None, checkpoint_every=4, log_every=3) -> TrainState:
+def run_loop(
+    folder: Path, num_steps: int, *, stop=None, update=None, checkpoint_every=4, log_every=3, evaluate=None
+) -> TrainState:
     """What `fit` does around the loop, with the toy update."""
     checkpoints = Checkpoints(folder / "checkpoints", SUBJECT)
     metrics = Metrics(folder, RunConfig(tensorboard=False), active=True)
@@ -56,12 +61,13 @@ def run_loop(folder: Path, num_steps: int, *, stop=None, update=None, checkpoint
         state,
         batches_from(int(state.step)),
         update or (lambda state, batch, step: toy_update(state, batch["x"])),
-        schedule=Schedule(num_steps, checkpoint_every, log_every),
+        schedule=Schedule(num_steps, checkpoint_every, log_every, evaluate_every=4),
         checkpoints=checkpoints,
         metrics=metrics,
         stop=stop or StopRequest(),
         clock=Clock(Console(quiet=True)),
         name_subnet=lambda step, index: f"subnet {index} of update {step}",
+        evaluate=evaluate,
     )
 
 
@@ -133,7 +139,18 @@ def test_log_lines_come_at_their_updates_with_averages_since_the_last(whole):
     assert [line["loss_1"] for line in lines] == [3.0, 6.0, 9.0, 11.0]
     assert [line["grad_norm"] for line in lines] == [3.0, 6.0, 9.0, 11.0]
     assert [line["learning_rate"] for line in lines] == [1.0, 2.5, 4.0, 4.5]
+    assert [line["loss_first"] for line in lines] == [1.0, 4.0, 7.0, 9.0]
+    assert [line["loss_second"] for line in lines] == [1.0] * 4
     assert [line["bad_images"] for line in lines] == [3, 3, 3, 1]
+
+
+def test_evaluations_come_at_their_updates_and_change_nothing_else(tmp_path, whole):
+    evaluated = run_loop(tmp_path, 10, evaluate=lambda state: {"holdout_error": 10.0 * int(state.step)})
+    assert_same_state(evaluated, whole[1])
+    lines = log(tmp_path)
+    found = [(line["step"], line["holdout_error"]) for line in lines if "holdout_error" in line]
+    assert found == [(4, 40.0), (8, 80.0)]
+    assert [line for line in lines if "loss" in line] == log(whole[0])
 
 
 def test_checkpoints_come_at_their_updates_and_at_the_end(tmp_path):
@@ -145,7 +162,7 @@ def test_checkpoints_come_at_their_updates_and_at_the_end(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("subnet_losses", "the loss of subnet 1 of update 6"), ("grad_norm", "the gradient")],
+    [("terms", "the loss second of subnet 1 of update 6"), ("grad_norm", "the gradient")],
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_is_told_and_never_saved(tmp_path, name, what, value):
@@ -153,7 +170,8 @@ def test_a_loss_that_is_not_finite_is_told_and_never_saved(tmp_path, name, what,
 
     def update(state, batch, step):
         state, values = toy_update(state, batch["x"])
-        bad = {"subnet_losses": jnp.array([1.0, value]), "grad_norm": jnp.array(value)}
+        terms = {"first": jnp.ones(2), "second": jnp.array([1.0, value])}
+        bad = {"terms": terms, "grad_norm": jnp.array(value)}
         return state, values | ({name: bad[name]} if step == 6 else {})
 
     with pytest.raises(S3Error, match=rf"{what} is not finite at update 6 of phase; the last checkpoint"):
@@ -167,7 +185,7 @@ def test_a_loss_that_is_not_finite_is_told_and_never_saved(tmp_path, name, what,
 def test_a_bad_loss_is_not_saved_even_where_every_update_is(tmp_path):
     def update(state, batch, step):
         state, values = toy_update(state, batch["x"])
-        return state, values | ({"subnet_losses": jnp.array([jnp.nan, 1.0])} if step == 2 else {})
+        return state, values | ({"terms": {"only": jnp.array([jnp.nan, 1.0])}} if step == 2 else {})
 
     with pytest.raises(S3Error, match="the loss of subnet 0 of update 2 is not finite at update 2"):
         run_loop(tmp_path, 10, update=update, checkpoint_every=1)

@@ -20,6 +20,7 @@ from s3_jax.pipeline import run_pipeline
 from s3_jax.progress import progress_bar, say
 from s3_jax.report.tables import result_table
 from s3_jax.space import SearchSpace
+from s3_jax.task import open_task
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json, write_json
@@ -37,7 +38,7 @@ def tiny(**evolution) -> Config:
 
 def begin(workdir: Path, config: Config) -> None:
     with opened_workdir(workdir, config):
-        record_start(start_run(config, workdir, QUIET, StopRequest()))
+        record_start(start_run(config, open_task(config), workdir, QUIET, StopRequest()))
 
 
 def rewrite(path: Path, change) -> None:
@@ -49,6 +50,7 @@ def rewrite(path: Path, change) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
+from s3_jax.task import open_task
 from s3_jax.training.lock import only_run
 with only_run(Path(sys.argv[1])):
     print("held", flush=True)
@@ -80,7 +82,8 @@ def test_samples_without_a_choice_are_refused_before_anything_is_trained_or_boun
 
 
 def test_a_later_space_is_refused_with_advice_that_its_folder_allows(tmp_path):
-    run = start_run(tiny(num_samples=2), tmp_path, QUIET, StopRequest())
+    config = tiny(num_samples=2)
+    run = start_run(config, open_task(config), tmp_path, QUIET, StopRequest())
     space = SearchSpace(tuple(dataclasses.replace(s, embed_dim=(8, 16, 24)) for s in run.config.space.build().stages))
     with pytest.raises(S3Error, match=r"none of the 2 sampled .* give others with another --workdir"):
         pipeline._samples(run, 1, space)
@@ -112,7 +115,7 @@ def test_a_field_that_this_version_lacks_is_named_with_the_code_that_has_it(tmp_
         begin(tmp_path, tiny())
 
 
-@pytest.mark.parametrize("version", [None, VERSION + 1])
+@pytest.mark.parametrize("version", [None, *range(1, VERSION), VERSION + 1])
 def test_an_unfinished_run_of_a_version_that_computed_otherwise_is_not_gone_on_with(tmp_path, version):
     begin(tmp_path, tiny())
     rewrite(
@@ -227,7 +230,7 @@ def _retrained_in(config, batch_size):
 
 def test_a_version_that_is_text_is_read_and_an_old_one_is_told_before_its_settings(tmp_path):
     begin(tmp_path, tiny())
-    rewrite(tmp_path / "config.json", lambda record: record.update(version="1"))
+    rewrite(tmp_path / "config.json", lambda record: record.update(version=str(VERSION)))
     begin(tmp_path, tiny())
     rewrite(tmp_path / "config.json", lambda record: (record.pop("version"), record["data"].update(eval_crop=0.9)))
     with pytest.raises(S3Error, match="started by another version"):

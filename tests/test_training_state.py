@@ -7,12 +7,15 @@ import optax
 import pytest
 
 from s3_jax.config import TrainConfig
+from s3_jax.task import Variables
 from s3_jax.training.state import init_state, kernels_only, learning_rate, optimizer
 
 PARAMS = {
     "norm": {"scale": jnp.array([1.0, 2.0]), "bias": jnp.array([3.0])},
     "attention": {"qkv": {"kernel": jnp.array([4.0]), "bias": jnp.array([5.0])}, "bias_table": jnp.array([6.0])},
 }
+
+STATS = {"mean": np.zeros(2)}
 
 
 def test_schedule_warms_up_from_zero_and_ends_at_the_minimum():
@@ -75,10 +78,11 @@ def test_beta2_is_that_of_the_second_moment():
 
 def test_the_state_begins_at_zero_with_averages_only_where_wanted():
     transformation = optimizer(TrainConfig(), optax.constant_schedule(0.1))
-    plain = init_state(PARAMS, transformation=transformation, ema_decay=0.0)
+    plain = init_state(Variables(PARAMS, STATS), transformation=transformation, ema_decay=0.0)
     assert int(plain.step) == 0
     assert plain.ema is None
-    assert plain.eval_params is plain.params
-    averaged = init_state(PARAMS, transformation=transformation, ema_decay=0.5)
-    assert averaged.eval_params is averaged.ema
+    assert plain.eval_variables.params is plain.params
+    averaged = init_state(Variables(PARAMS, STATS), transformation=transformation, ema_decay=0.5)
+    assert averaged.eval_variables.params is averaged.ema
+    assert averaged.eval_variables.stats == averaged.stats == STATS
     jax.tree.map(np.testing.assert_array_equal, averaged.ema, PARAMS)

@@ -11,45 +11,59 @@ import numpy as np
 import optax
 import pytest
 
+from s3_jax.classification.task import soft_cross_entropy
 from s3_jax.config import TrainConfig
 from s3_jax.models.layers import drop_path
 from s3_jax.models.subnet import StageMask, SubnetMask, drop_path_rates
+from s3_jax.task import Variables
 from s3_jax.training.state import init_state, optimizer
-from s3_jax.training.steps import accumulate, soft_cross_entropy, split_batch, train_step
+from s3_jax.training.steps import accumulate, split_batch, train_step
 
 BATCH, CLASSES = 8, 3
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(BATCH, 2, 2, 3)).astype(np.float32)
 TARGETS = RNG.dirichlet(np.ones(CLASSES), BATCH).astype(np.float32)
+STATS = {"mean": jnp.zeros(()), "scale": jnp.asarray(10.0)}
 PARAMS = {"kernel": jnp.asarray(RNG.normal(size=(12, CLASSES)), jnp.float32), "bias": jnp.zeros(CLASSES)}
 # A "subnet" of the classifier is what its kernel is multiplied with.
 SUBNETS = np.array([1.0, 2.0, 0.5, -1.5], np.float32)
 SGD = optax.sgd(0.1)
 
 
-def linear_loss(params, batch, scale, key):
-    scale = 1.0 if scale is None else scale
-    logits = batch["image"].reshape(len(batch["image"]), -1) @ (scale * params["kernel"]) + params["bias"]
-    return soft_cross_entropy(logits, batch["target"], batch["total"])
+def linear(variables, batch, scale, key):
+    """Cross-entropy, and statistics: the mean of the images that count, and of the subnets' factors."""
+    params, scale = variables.params, 1.0 if scale is None else scale
+    flat = batch["image"].reshape(len(batch["image"]), -1)
+    logits = flat @ (scale * params["kernel"]) + params["bias"]
+    terms = {"cross_entropy": soft_cross_entropy(logits, batch["target"] * batch["weight"][:, None])}
+    return terms, {"mean": flat.mean(), "scale": variables.stats["scale"] + scale}
 
 
-def step(batch=None, *, loss=linear_loss, subnets=SUBNETS, state=None, **settings):
+def linear_loss(params, batch, scale):
+    total, count = linear(Variables(params, STATS), batch, scale, None)[0]["cross_entropy"]
+    return total / count
+
+
+def step(batch=None, *, terms=linear, subnets=SUBNETS, state=None, **settings):
     settings = {"transformation": SGD, "accumulation_steps": 1, "ema_decay": 0.0, **settings}
-    begin = init_state(PARAMS, transformation=settings["transformation"], ema_decay=settings["ema_decay"])
+    begin = init_state(
+        Variables(PARAMS, STATS), transformation=settings["transformation"], ema_decay=settings["ema_decay"]
+    )
     run = jax.jit(
         partial(
             train_step,
-            loss=loss,
+            terms=terms,
             schedule=optax.constant_schedule(0.1),
             **settings,
         )
     )
-    batch = {"image": IMAGES, "target": TARGETS} if batch is None else batch
+    batch = whole_batch() if batch is None else batch
     return run(begin if state is None else state, batch, subnets, jax.random.key(0))
 
 
-def whole_batch():
-    return {"image": IMAGES, "target": TARGETS, "total": jnp.asarray(TARGETS.sum())}
+def whole_batch(bad=()):
+    """All examples; those of the places `bad` do not count, whatever their targets are."""
+    return {"image": IMAGES, "target": TARGETS, "weight": np.float32(~np.isin(np.arange(BATCH), bad))}
 
 
 def norm(tree):
@@ -64,7 +78,7 @@ def assert_trees_close(actual, expected, rtol=1e-5):
 def test_the_gradient_is_the_mean_over_subnets():
     values, gradients = [], []
     for scale in SUBNETS:
-        value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), scale, None)
+        value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), scale)
         values.append(value)
         gradients.append(gradient)
     mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *gradients)
@@ -78,7 +92,7 @@ def test_the_gradient_is_the_mean_over_subnets():
 
 def test_a_single_network_has_no_subnets():
     state, metrics = step(subnets=None)
-    value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), None, None)
+    value, gradient = jax.value_and_grad(linear_loss)(PARAMS, whole_batch(), None)
     assert_trees_close(state.params, jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, gradient))
     np.testing.assert_allclose(metrics["subnet_losses"], [value], rtol=1e-5)
 
@@ -86,11 +100,41 @@ def test_a_single_network_has_no_subnets():
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_changes_nothing(parts):
     """Also where bad images make the parts count differently many rows."""
-    target = TARGETS.copy()
-    target[[0, 2]] = 0
-    batch = {"image": IMAGES, "target": target}
+    batch = whole_batch(bad=[0, 2])
     whole, parted = step(batch), step(batch, accumulation_steps=parts)
     assert_trees_close(parted, whole)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_terms_are_divided_by_their_own_counts_over_the_whole_batch(parts):
+    """Also where these depend on the network, as the number of a detector's positive samples does."""
+
+    def two(variables, batch, scale, key):
+        (entropy,) = linear(variables, batch, scale, key)[0].values()
+        bright = (scale * batch["image"] > 0.3).sum((1, 2, 3)) * batch["weight"]
+        red = (batch["image"][..., 0].sum((1, 2)) * variables.params["bias"][0] * bright).sum()
+        return {"entropy": entropy, "red": (red, bright.sum())}, variables.stats
+
+    state, metrics = step(whole_batch(bad=[3]), terms=two, accumulation_steps=parts)
+    batch = whole_batch(bad=[3])
+
+    def expected(params, scale):
+        found = two(Variables(params, STATS), batch, scale, None)[0].values()
+        return sum(total / count for total, count in found)
+
+    gradients = [jax.grad(expected)(PARAMS, scale) for scale in SUBNETS]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *gradients)
+    assert_trees_close(state.params, jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, mean))
+    np.testing.assert_allclose(metrics["subnet_losses"], [expected(PARAMS, scale) for scale in SUBNETS], rtol=1e-5)
+    np.testing.assert_allclose(sum(metrics["terms"].values()), metrics["subnet_losses"], rtol=1e-6)
+    assert float(jnp.abs(mean["bias"][0])) > 0.01
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_statistics_are_averaged_over_subnets_and_parts(parts):
+    state, _ = step(accumulation_steps=parts)
+    np.testing.assert_allclose(state.stats["mean"], IMAGES.mean(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state.stats["scale"], 10.0 + SUBNETS.mean(), rtol=1e-6)
 
 
 def test_parts_take_every_image_once_and_evenly_from_the_devices():
@@ -101,13 +145,11 @@ def test_parts_take_every_image_once_and_evenly_from_the_devices():
         assert [int((part // 4 == device).sum()) for device in (0, 1)] == [2, 2]
 
 
-def test_rows_without_a_label_do_not_count():
+def test_examples_of_weight_0_do_not_count():
     bad = [1, 6]
-    target = TARGETS.copy()
-    target[bad] = 0
-    state, metrics = step({"image": IMAGES, "target": target})
+    state, metrics = step(whole_batch(bad))
     kept = np.delete(np.arange(BATCH), bad)
-    expected, without = step({"image": IMAGES[kept], "target": TARGETS[kept]})
+    expected, without = step({name: array[kept] for name, array in whole_batch().items()})
     assert_trees_close(state.params, expected.params)
     np.testing.assert_allclose(metrics["subnet_losses"], without["subnet_losses"], rtol=1e-5)
     assert int(metrics["bad_images"]) == 2
@@ -115,7 +157,7 @@ def test_rows_without_a_label_do_not_count():
 
 
 def test_a_batch_of_bad_images_alone_moves_nothing():
-    state, metrics = step({"image": IMAGES, "target": np.zeros_like(TARGETS)})
+    state, metrics = step(whole_batch(bad=range(BATCH)))
     jax.tree.map(np.testing.assert_array_equal, state.params, PARAMS)
     assert float(metrics["loss"]) == 0.0
 
@@ -142,12 +184,13 @@ def test_clipping_by_configuration_leaves_the_reported_norm():
 def test_random_draws_differ_between_updates_networks_and_parts_and_repeat_with_the_key():
     """The loss is the draw itself, so the metrics show what every network and part has drawn."""
 
-    def draw(params, batch, subnet, key):
-        return jax.random.uniform(key) + 0 * params["bias"].sum()
+    def draw(variables, batch, subnet, key):
+        total = jax.random.uniform(key) + 0 * variables.params["bias"].sum()
+        return {"draw": (total, jnp.asarray(0.5))}, variables.stats
 
     def values(key, parts):
-        images = {"image": jnp.asarray(IMAGES), "target": jnp.asarray(TARGETS)}
-        return accumulate(draw, parts, PARAMS, images, jnp.ones(()), SUBNETS, key)[1]
+        batch = jax.tree.map(jnp.asarray, whole_batch())
+        return accumulate(draw, parts, Variables(PARAMS, STATS), batch, SUBNETS, key)[1]["draw"]
 
     one, two = values(jax.random.key(0), 1), values(jax.random.key(0), 2)
     assert len(np.unique(one)) == len(SUBNETS)
@@ -155,8 +198,8 @@ def test_random_draws_differ_between_updates_networks_and_parts_and_repeat_with_
     assert not np.isin(one, values(jax.random.key(1), 1)).any()
     # The first part draws what the whole did, the second something else.
     assert not np.isclose(np.asarray(two), 2 * np.asarray(one)).any()
-    state, first = step(loss=draw, subnets=None)
-    _, second = step(loss=draw, subnets=None, state=state)
+    state, first = step(terms=draw, subnets=None)
+    _, second = step(terms=draw, subnets=None, state=state)
     assert float(first["loss"]) != float(second["loss"])
 
 

@@ -13,13 +13,12 @@ import safetensors
 from flax import nnx
 
 from s3_jax.errors import S3Error
-from s3_jax.isotropic import IsotropicArchitecture
 from s3_jax.models import S3Transformer
-from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.models.isotropic import IsotropicArchitecture, IsotropicTransformer
+from s3_jax.networks.convert import load_weights, params_of, to_state_dict
+from s3_jax.networks.files import read_state_dict, write_safetensors
+from s3_jax.networks.resize import resize_positions, resize_table
 from s3_jax.space import Architecture, Block, Stage
-from s3_jax.weights.convert import load_weights, params_of, to_state_dict
-from s3_jax.weights.files import read_state_dict, write_safetensors
-from s3_jax.weights.resize import resize_positions, resize_table
 
 TORCH_FILE = Path(__file__).parent / "torch_checkpoint.pth"
 WINDOWED = Architecture((Stage(8, (Block(2, 2.0, 32), Block(4, 1.0, 64))), Stage(16, (Block(2, 2.0, 32),))))

@@ -13,8 +13,8 @@ import pytest
 from test_weights import TORCH_FILE, isotropic, load, windowed
 
 from s3_jax.errors import S3Error
-from s3_jax.weights.convert import params_of, to_state_dict, to_timm
-from s3_jax.weights.files import read_state_dict, write_safetensors
+from s3_jax.networks.convert import params_of, to_state_dict, to_timm
+from s3_jax.networks.files import read_state_dict, write_safetensors
 
 TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
 

@@ -10,12 +10,12 @@ import parity
 import pytest
 from flax import nnx
 
-from s3_jax import zoo
 from s3_jax.errors import S3Error
-from s3_jax.isotropic import IsotropicArchitecture
+from s3_jax.models.isotropic import IsotropicArchitecture
+from s3_jax.networks import zoo
+from s3_jax.networks.convert import param_shapes, state_dict_shapes
+from s3_jax.networks.files import write_safetensors
 from s3_jax.space import Architecture
-from s3_jax.weights.convert import param_shapes, state_dict_shapes
-from s3_jax.weights.files import write_safetensors
 
 # Parameters of timm 1.0.31, and multiply-adds in G: METHOD's for S3, those of Table 1 of the paper at 384 px.
 GOLDEN = {

@@ -7,12 +7,12 @@ import pytest
 from test_standalone import make
 from test_weights_files import headless, official
 
-from s3_jax import standalone, zoo
-from s3_jax.classes import is_numbered
 from s3_jax.errors import S3Error
-from s3_jax.standalone import About, Spec
-from s3_jax.weights.convert import to_state_dict
-from s3_jax.weights.files import write_safetensors
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.classes import is_numbered
+from s3_jax.networks.convert import to_state_dict
+from s3_jax.networks.files import write_safetensors
+from s3_jax.networks.standalone import About, Spec
 from s3_jax.writing import unsealed
 
 

@@ -17,8 +17,13 @@ from etils import epath
 from s3_jax.buckets import BucketPath, told
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath
+from s3_jax.task import Variables
 from s3_jax.training.state import TrainState
 from s3_jax.writing import SEAL, checksum_of
+
+# The items of a checkpoint: see `_items`.
+PARAMS, STATS, EMA, REST = "params", "stats", "ema", "rest"
+_BEFORE = "state"  # the one item of earlier versions
 
 
 class Checkpoints:
@@ -45,12 +50,12 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest_step():
             return
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_as_dict(state)),
-            subject=ocp.args.JsonSave(self.subject | {SEAL: _checksum(_as_dict(state))}),
-        )
+        items = _items(state)
+        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        seals = {name: _checksum(item) for name, item in items.items()}
+        arguments["subject"] = ocp.args.JsonSave(self.subject | {SEAL: seals})
         with _disk_errors(self.folder):
-            self._manager.save(step, args=items)
+            self._manager.save(step, args=ocp.args.Composite(**arguments))
 
     def restore(self, like: TrainState, layout: TrainState) -> TrainState | None:
         """The newest state, whatever number of devices wrote it; None where there is none.
@@ -61,19 +66,53 @@ class Checkpoints:
         step = self.latest_step()
         if step is None:
             return None
+        found = self._read(step, _items(like), _items(layout))
+        return like._replace(**found.pop(REST), **found)
+
+    def restore_variables(self, like: Variables, sharding: jax.sharding.Sharding) -> Variables | None:
+        """What evaluation uses of the newest state, without its optimizer; None where there is none.
+
+        like: variables of the same structure and shapes. Raises S3Error as `restore` does.
+        """
+        step = self.latest_step()
+        if step is None:
+            return None
+        self._manager.wait_until_finished()  # what is being written now has no folder yet
+        if (self.folder / f"step_{step}" / _BEFORE).exists():
+            return self._restore_before(step, like)
+        averaged = (self.folder / f"step_{step}" / EMA).exists()
+        wanted = {EMA if averaged else PARAMS: like.params, STATS: like.stats}
+        found = self._read(step, wanted, jax.tree.map(lambda _: sharding, wanted))
+        return Variables(found[EMA if averaged else PARAMS], found.get(STATS, {}))
+
+    def _restore_before(self, step: int, like: Variables) -> Variables:
+        """The same of a checkpoint of s3_jax before version 2 of config.json, whose state is one item."""
         with _damage(self.folder, step):
-            checksum = self._check_subject(step)
-        target = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            _as_dict(like),
-            _as_dict(layout),
-        )
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            self._check_subject(step)
+            arguments = ocp.args.Composite(**{_BEFORE: ocp.args.StandardRestore()})
+            state = self._manager.restore(step, args=arguments)[_BEFORE]
+            found = {_keys(path): leaf for path, leaf in jax.tree.leaves_with_path(state["ema"] or state["params"])}
+            wanted = jax.tree.leaves_with_path(like.params)
+            leaves = [jax.numpy.asarray(found[_keys(path)]) for path, _ in wanted]
+        return Variables(jax.tree.unflatten(jax.tree.structure(like.params), leaves), {})
+
+    def _read(self, step: int, like: dict[str, Any], layout: dict[str, Any]) -> dict[str, Any]:
+        """Items of a checkpoint, in the structure of `like`; those without any array are not written, nor read."""
         with _damage(self.folder, step):
-            restored = self._manager.restore(step, args=args)["state"]
-            if checksum is not None and _checksum(restored) not in (None, checksum):
-                raise ValueError("its arrays are not those that were written, as their checksum tells")
-        return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(_in_order(restored, like)))
+            seals = self._check_subject(step)
+        targets = jax.tree.map(lambda x, own: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own), like, layout)
+        targets = {name: item for name, item in targets.items() if jax.tree.leaves(item)}
+        arguments = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
+        with _damage(self.folder, step):
+            found = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+            for name in targets:
+                if seals.get(name) is not None and _checksum(found[name]) not in (None, seals[name]):
+                    raise ValueError(f"its {name} are not those that were written, as their checksum tells")
+        # Into the structure that was asked for: orbax gives named tuples back as dicts.
+        return {
+            name: jax.tree.unflatten(jax.tree.structure(item), jax.tree.leaves(found[name]))
+            for name, item in targets.items()
+        }
 
     def close(self) -> None:
         """Wait until everything is written. Raises S3Error where the disk refused it."""
@@ -81,16 +120,23 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.close()
 
-    def _check_subject(self, step: int) -> int | None:
-        """The checksum of the arrays, where they have one. Raises S3Error where they are of another subject."""
+    def _check_subject(self, step: int) -> dict[str, int | None]:
+        """The checksums of the items. Raises S3Error where they are of another subject."""
         found = self._manager.restore(step, args=ocp.args.Composite(subject=ocp.args.JsonRestore()))["subject"]
-        checksum = found.pop(SEAL, None)
+        seals = found.pop(SEAL, {})
         if found != self.subject:
             raise S3Error(
                 f"the checkpoint in {self.folder} is of another space or architecture: it has {json.dumps(found)}, "
                 f"this run needs {json.dumps(self.subject)}; give another workdir, or remove that folder"
             )
-        return checksum
+        return seals
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """The parts of a state that are written by themselves, so that weights are read without an optimizer."""
+    rest = {"step": state.step, "optimizer": state.optimizer}
+    items = {PARAMS: state.params, STATS: state.stats, EMA: state.ema, REST: rest}
+    return {name: item for name, item in items.items() if jax.tree.leaves(item)}
 
 
 def _checksum(tree: Any) -> int | None:
@@ -105,12 +151,8 @@ def _checksum(tree: Any) -> int | None:
     )
 
 
-def _as_dict(state: TrainState) -> dict[str, Any]:
-    return dict(state._asdict())
-
-
-def _in_order(restored: dict[str, Any], like: TrainState) -> TrainState:
-    return TrainState(*(restored[name] for name in like._fields))
+def _keys(path: Any) -> tuple[str, ...]:
+    return tuple(str(key.key) for key in path)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,26 +115,30 @@ def axis_of(mesh: Mesh) -> str | None:
 
 
 def summed_over_devices(gradients: Callable[..., Any], mesh: Mesh, layout: Any) -> Callable[..., Any]:
-    """`gradients` computed by every device for its own images, and summed over them all once, at the end.
+    """`gradients` computed by every device for its own examples, and summed over them all once, at the end.
 
-    gradients: a function (parameters, images, *others) to a gradient and values. Images (B, ...) are split, all else is
-    whole on every device. layout: a sharding for every array of the gradient. Left to the compiler, each network's
-    pass, or each of its blocks, would be summed on its own.
+    gradients: a function (variables, batch, *others) to a gradient, values and statistics, as `accumulate` is, which is
+    given `over_devices` for the few numbers that sums are divided by. The batch (B, ...) is split, all else is whole on
+    every device; statistics are averaged. layout: a sharding for every array of the gradient. Left to the compiler,
+    each network's pass, or each of its blocks, would be summed on its own.
     """
     if axis_of(mesh) is None:
         return gradients
 
-    def summed(params: Any, images: Any, *others: Any) -> tuple[Any, jax.Array]:
+    def summed(variables: Any, batch: Any, *others: Any) -> tuple[Any, Any, Any]:
         """What one device computes, then the sums."""
-        gradient, values = gradients(params, images, *others)
-        return jax.tree.map(_sum_to, gradient, layout), jax.lax.psum(values, DATA_AXIS)
+        over_devices = partial(jax.lax.psum, axis_name=DATA_AXIS)
+        gradient, values, stats = gradients(variables, batch, *others, over_devices=over_devices)
+        means = jax.tree.map(lambda x: jax.lax.pmean(x, DATA_AXIS), stats)
+        return jax.tree.map(_sum_to, gradient, layout), jax.tree.map(over_devices, values), means
 
-    def spread(params: Any, images: Any, *others: Any) -> tuple[Any, jax.Array]:
+    def spread(variables: Any, batch: Any, *others: Any) -> tuple[Any, Any, Any]:
         """The same over all devices."""
-        whole, results = PartitionSpec(), (jax.tree.map(lambda sharding: sharding.spec, layout), PartitionSpec())
+        whole = PartitionSpec()
+        results = (jax.tree.map(lambda sharding: sharding.spec, layout), whole, whole)
         specs = (whole, PartitionSpec(DATA_AXIS), *[whole] * len(others))
         run = jax.shard_map(summed, mesh=mesh, in_specs=specs, out_specs=results, check_vma=False)
-        return run(params, images, *others)
+        return run(variables, batch, *others)
 
     return spread
 

@@ -1,60 +1,168 @@
-"""Errors of many subnets on images that stay on the device; each architecture is evaluated once and noted at once."""
+"""Evaluation of networks and of many subnets; each architecture is evaluated once and noted at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from s3_jax.cost import Evaluated
-from s3_jax.data.dataset import Subset
-from s3_jax.data.input import eval_batches
+from s3_jax.data.stream import Examples, Subset, eval_batches
 from s3_jax.errors import Interrupted, S3Error
+from s3_jax.models.families import Structure
 from s3_jax.paths import AnyPath
-from s3_jax.space import Architecture
-from s3_jax.standalone import AnyArchitecture
-from s3_jax.training.devices import put_batch, put_replicated
-from s3_jax.training.networks import Network
+from s3_jax.space import Architecture, SearchSpace
+from s3_jax.task import Line, Metrics, Task, Variables
+from s3_jax.training.devices import gathered, put_batch, put_replicated
+from s3_jax.training.networks import Trained, define, fixed_subnets
 from s3_jax.training.programs import evaluation_of
 from s3_jax.training.records import JsonLines, read_json_lines, whole_lines
 from s3_jax.training.run import Run
+from s3_jax.training.state import TrainState
 from s3_jax.training.steps import Batch
 
+# A program that predicts, see `evaluation_of`.
+Predict = Callable[..., dict[str, jax.Array]]
 
-def device_batches(run: Run, subset: Subset) -> Iterable[Batch]:
+
+# More would only wait on the devices, each with its images.
+BATCHES_IN_FLIGHT = 8
+
+
+class Placed(NamedTuple):
+    """A batch on the devices, and the rows of the subset that its examples are of."""
+
+    batch: Batch
+    rows: range
+
+
+def device_batches(run: Run, subset: Subset) -> Iterator[Placed]:
     """Evaluation batches of `subset` on the mesh, one after the other."""
+    data = run.config.data
+    return placed_batches(
+        run.task.examples(subset, training=False),
+        run.mesh,
+        run.config.run.eval_batch_size,
+        num_workers=data.num_workers,
+        skip_bad=data.on_bad_image == "skip",
+    )
+
+
+def placed_batches(
+    examples: Examples, mesh: Mesh, batch_size: int, *, num_workers: int = 0, skip_bad: bool = False
+) -> Iterator[Placed]:
+    """Every example once, in batches on a mesh; batch_size: over all processes."""
     batches = eval_batches(
-        subset,
-        data=run.config.data,
-        image_size=run.config.model.image_size,
-        batch_size=run.config.run.eval_batch_size,
+        examples,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        skip_bad=skip_bad,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return (put_batch(run.mesh, batch) for batch in batches)
+    for number, batch in enumerate(batches):
+        yield Placed(put_batch(mesh, batch), range(number * batch_size, (number + 1) * batch_size))
 
 
-def error_of_subnets(run: Run, network: Network, subset: Subset) -> Callable[[Architecture], float]:
-    """A function from an architecture to its top-1 error in percent on `subset`: one program, images resident."""
-    step = evaluation_of(network.definition, run.mesh)
-    batches = list(device_batches(run, subset))
+def lines_of(task: Task, subset: Subset, predict: Callable[[Batch], Any], batches: Iterable[Placed]) -> list[Line]:
+    """The task's record of every example that counts; some batches are under way before the first is waited for."""
+    lines: list[Line] = []
+    waiting: deque[tuple[Any, range]] = deque()
+
+    def take() -> None:
+        """Wait for the oldest batch."""
+        arrays, rows = waiting.popleft()
+        fetched = jax.device_get(arrays)
+        places = np.flatnonzero(fetched.pop("weight"))
+        kept = {name: array[places] for name, array in fetched.items()}
+        lines.extend(task.lines(subset, [rows[place] for place in places], kept))
+
+    for placed in batches:
+        waiting.append((predict(placed.batch), placed.rows))
+        if len(waiting) > BATCHES_IN_FLIGHT:
+            take()
+    while waiting:
+        take()
+    return lines
+
+
+def metrics_of(task: Task, lines: list[Line]) -> Metrics:
+    """The metrics of all examples. Raises S3Error where there are none."""
+    if not lines:
+        raise S3Error("there is no readable image to evaluate on; look at data.holdout_fraction and the test split")
+    return task.score(lines)
+
+
+def error_of_subnets(run: Run, network: Trained, subset: Subset) -> Callable[[Architecture], float]:
+    """A function from an architecture to its error in percent on `subset`: one program, examples resident."""
+    step, batches = _program(run, network), list(device_batches(run, subset))
 
     def error(architecture: Architecture) -> float:
         """The error of one subnet, in percent."""
-        mask = put_replicated(run.mesh, network.mask(architecture))
-        with run.clock.compiling(step, "the evaluation of subnets"):
-            return _error(step(network.params, batch, mask) for batch in batches)
+        return _error(run, step, network, subset, batches, architecture, "the evaluation of subnets")
 
     return error
 
 
-def error_of_network(run: Run, network: Network, subset: Subset, architecture: AnyArchitecture) -> float:
-    """Top-1 error in percent of one architecture on `subset`, whose images pass through the device once."""
-    step = evaluation_of(network.definition, run.mesh)
+def error_of_network(run: Run, network: Trained, subset: Subset, architecture: Any) -> float:
+    """Error in percent of one architecture on `subset`, whose examples pass through the device once."""
+    step, batches = _program(run, network), device_batches(run, subset)
+    return _error(run, step, network, subset, batches, architecture, "the evaluation of the network")
+
+
+def evaluation_on_holdout(run: Run, structure: Structure) -> Callable[[TrainState], dict[str, float]]:
+    """A function from the state of a training to the metrics on the holdout, by names that begin with "holdout_".
+
+    Of a supernet those of the smallest and the largest subnet. The images stay on the devices.
+    """
+    network, subset = Trained(define(run.task, structure), Variables({}, {}), structure), run.task.splits.holdout
+    step, batches = _program(run, network), list(device_batches(run, subset))
+    subnets = {"": structure}
+    if isinstance(structure, SearchSpace):
+        subnets = dict(zip(("smallest_", "largest_"), fixed_subnets(structure), strict=True))
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        """The metrics of a state."""
+        variables = gathered(run.mesh, state.eval_variables)
+        found: Metrics = {}
+        for prefix, architecture in subnets.items():
+            mask = put_replicated(run.mesh, network.mask(architecture))
+            lines = lines_of(run.task, subset, partial(_predicted, step, variables, mask), batches)
+            metrics = metrics_of(run.task, lines)
+            found |= {f"holdout_{prefix}{name}": value for name, value in metrics.items()}
+        return found
+
+    return evaluate
+
+
+def _predicted(step: Predict, variables: Variables, mask: Any, batch: Batch) -> dict[str, jax.Array]:
+    return step(variables, batch, mask)
+
+
+def _program(run: Run, network: Trained) -> Predict:
+    if network.definition not in run.evaluations:
+        run.evaluations[network.definition] = evaluation_of(run.task, network.definition, run.mesh)
+    return run.evaluations[network.definition]
+
+
+def _error(
+    run: Run,
+    step: Predict,
+    network: Trained,
+    subset: Subset,
+    batches: Iterable[Placed],
+    architecture: Any,
+    what: str,
+) -> float:
     mask = put_replicated(run.mesh, network.mask(architecture))
-    with run.clock.compiling(step, "the evaluation of the network"):
-        return _error(step(network.params, batch, mask) for batch in device_batches(run, subset))
+    with run.clock.compiling(step, what):
+        lines = lines_of(run.task, subset, partial(_predicted, step, network.variables, mask), batches)
+    return run.task.error(metrics_of(run.task, lines))
 
 
 class EvaluationRecord:
@@ -74,7 +182,7 @@ class EvaluationRecord:
 
     def _parse(self, record: Any) -> Evaluated:
         evaluated = Evaluated.from_json(record)
-        if evaluated.cost != self._run.cost(evaluated.architecture) or not 0 <= evaluated.error <= 100:
+        if evaluated.cost != self._run.task.cost(evaluated.architecture) or not 0 <= evaluated.error <= 100:
             raise S3Error("its parameters, MACs or error cannot be those of its architecture")
         return evaluated
 
@@ -89,7 +197,7 @@ class EvaluationRecord:
                 self.flush()
                 raise Interrupted(f"stopped after {len(self._known)} evaluated architectures; the same command goes on")
             self._error_of = self._error_of or self._make_error_of()
-            known = Evaluated(architecture, self._run.cost(architecture), self._error_of(architecture))
+            known = Evaluated(architecture, self._run.task.cost(architecture), self._error_of(architecture))
             if jax.process_index() == 0:
                 self._lines.append(known.to_json())
             self._known[architecture] = known
@@ -98,12 +206,3 @@ class EvaluationRecord:
     def flush(self) -> None:
         """Write the lines that wait; see `JsonLines`."""
         self._lines.flush()
-
-
-def _error(counts: Iterable[dict[str, jax.Array]]) -> float:
-    # All batches are under way before the first is waited for.
-    fetched = jax.device_get(list(counts))
-    images = sum(float(count["images"]) for count in fetched)
-    if not images:
-        raise S3Error("there is no readable image to evaluate on; look at data.holdout_fraction and the test split")
-    return 100.0 * (1.0 - sum(float(count["correct"]) for count in fetched) / images)

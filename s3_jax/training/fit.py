@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
-from functools import partial
+from typing import Any
 
 import jax
 
 from s3_jax.config import TrainConfig
-from s3_jax.data.dataset import Subset
-from s3_jax.data.input import train_batches
-from s3_jax.models.subnet import Params
+from s3_jax.data.stream import Batch, Subset, train_batches
+from s3_jax.models.families import Structure
+from s3_jax.progress import say
 from s3_jax.space import Architecture, SearchSpace, sample
+from s3_jax.task import Variables
 from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.devices import gathered, put_batch, put_replicated, replicated
+from s3_jax.training.evaluate import evaluation_on_holdout
 from s3_jax.training.loop import Schedule, train
-from s3_jax.training.networks import Network, Structure, define, initial_params, trained_subnets
-from s3_jax.training.programs import training_of
+from s3_jax.training.networks import Trained, define, trained_subnets
+from s3_jax.training.programs import Length, training_of
 from s3_jax.training.run import Run
 from s3_jax.training.state import TrainState
-from s3_jax.training.steps import Batch
 
 NUM_RANDOM_SUBNETS = 2
 
 
-def initial_weights(run: Run, phase: str, structure: Structure) -> Params:
-    """The weights with which `phase` begins to train an architecture or the supernet of a space, on every device."""
+def initial_variables(run: Run, phase: str, structure: Structure) -> Variables:
+    """What `phase` begins to train an architecture or the supernet of a space with, on every device; see `Task`."""
+
+    def tell(what: str) -> None:
+        """Say what is not random of it."""
+        say(run.clock.console, f"{phase} begins with {what}")
+
     # Not as one program, which would take XLA as long as half an update: array by array, in a few small ones.
-    return put_replicated(run.mesh, initial_params(structure, run.config.model, run.data.num_classes, run.key(phase)))
+    return put_replicated(run.mesh, run.task.initial(structure, run.key(phase), tell))
 
 
 def num_updates(config: TrainConfig, subset: Subset) -> int:
@@ -42,38 +48,25 @@ def fit(
     structure: Structure,
     config: TrainConfig,
     subset: Subset,
-    initial: Callable[[], Params] | None = None,
-) -> Network:
+    initial: Callable[[], Variables] | None = None,
+) -> Trained:
     """Train the network of an architecture, or a supernet by the sandwich rule, on `subset` in the folder `phase`.
 
-    Goes on from the last checkpoint there; a finished training is only read. initial: makes the weights to begin with,
-    called where there is no checkpoint; None for `initial_weights`.
+    Goes on from the last checkpoint there; a finished training is only read. initial: makes what to begin with, called
+    where there is no checkpoint; None for `initial_variables`.
     """
-    model, num_classes = run.config.model, run.data.num_classes
-    num_steps = num_updates(config, subset)
-    training = training_of(
-        structure,
-        jax.eval_shape(partial(initial_params, structure, model, num_classes), run.key(phase)),
-        model,
-        num_classes,
-        config,
-        run.mesh,
-        steps_per_epoch=len(subset) / config.batch_size,
-        num_steps=num_steps,
-        shard_parameters=run.config.run.shard_parameters,
-    )
-    checkpoints = Checkpoints(
-        run.workdir / phase / "checkpoints", structure.to_json(), keep=run.config.run.keep_checkpoints
-    )
+    num_steps, settings = num_updates(config, subset), run.config.run
+    length = Length(num_steps, steps_per_epoch=len(subset) / config.batch_size)
+    training = training_of(run.task, structure, config, length, run.mesh, shard=settings.shard_parameters)
+    checkpoints = Checkpoints(run.workdir / phase / "checkpoints", structure.to_json(), keep=settings.keep_checkpoints)
     state = checkpoints.restore(training.shapes, training.layout)
     if state is None:
-        state = training.begin(initial() if initial else initial_weights(run, phase, structure))
+        state = training.begin(initial() if initial else initial_variables(run, phase, structure))
     if int(state.step) < num_steps:
-        timing = Schedule(num_steps, run.config.run.checkpoint_every, run.config.run.log_every)
+        timing = Schedule(num_steps, settings.checkpoint_every, settings.log_every, settings.evaluate_every)
         state = _train(run, phase, structure, config, subset, state, training.update, timing, checkpoints)
     checkpoints.close()
-    params = gathered(run.mesh, state.eval_params)
-    return Network(define(structure, model, num_classes), params, structure)
+    return Trained(define(run.task, structure), gathered(run.mesh, state.eval_variables), structure)
 
 
 def random_subnets(run: Run, phase: str, structure: Structure, step: int) -> tuple[Architecture, ...]:
@@ -91,13 +84,13 @@ def _train(
     config: TrainConfig,
     subset: Subset,
     state: TrainState,
-    compiled: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    compiled: Callable[..., tuple[TrainState, dict[str, Any]]],
     timing: Schedule,
     checkpoints: Checkpoints,
 ) -> TrainState:
     key = jax.jit(lambda: run.key(phase), out_shardings=replicated(run.mesh))()
 
-    def update(state: TrainState, batch: Batch, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
+    def update(state: TrainState, batch: Batch, step: int) -> tuple[TrainState, dict[str, Any]]:
         """One update with the random subnets of its step."""
         masks = trained_subnets(structure, random_subnets(run, phase, structure, step))
         with run.clock.compiling(compiled, f"the update of {phase}"):
@@ -109,18 +102,9 @@ def _train(
         names = ("the smallest subnet", "the largest subnet") if supernet else ("the network",)
         return (*names, *map(str, random_subnets(run, phase, structure, step)))[index]
 
-    batches = train_batches(
-        subset,
-        data=run.config.data,
-        augment=run.config.augment,
-        image_size=run.config.model.image_size,
-        num_classes=run.data.num_classes,
-        batch_size=config.batch_size,
-        seed=run.config.seed,
-        start_step=int(state.step),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    apart = not subset.shared_with(run.task.splits.holdout)
+    evaluate = evaluation_on_holdout(run, structure) if timing.evaluate_every and apart else None
+    batches = _batches(run, subset, config.batch_size, int(state.step))
     with closing(batches):
         return train(
             phase,
@@ -133,4 +117,20 @@ def _train(
             stop=run.stop,
             clock=run.clock,
             name_subnet=name_subnet,
+            evaluate=evaluate,
         )
+
+
+def _batches(run: Run, subset: Subset, batch_size: int, start_step: int) -> Generator[Batch, None, None]:
+    """This process's part of the batches of a training."""
+    data = run.config.data
+    return train_batches(
+        run.task.examples(subset, training=True),
+        batch_size=batch_size,
+        seed=run.config.seed,
+        num_workers=data.num_workers,
+        skip_bad=data.on_bad_image == "skip",
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -74,6 +74,7 @@ class Schedule:
     num_steps: int
     checkpoint_every: int
     log_every: int
+    evaluate_every: int = 0  # never
 
 
 def train(
@@ -88,8 +89,9 @@ def train(
     stop: StopRequest,
     clock: Clock,
     name_subnet: Callable[[int, int], str],
+    evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
 ) -> TrainState:
-    """Run `update(state, batch, step)` until `schedule.num_steps`, saving and logging on the way.
+    """Run `update(state, batch, step)` until `schedule.num_steps`, saving, logging and evaluating on the way.
 
     `batches` begins at the batch of the state's step. Raises S3Error at a loss that is not finite, naming the step and
     with `name_subnet(step, index)` the subnet, before anything of it is saved; Interrupted after saving on request.
@@ -105,10 +107,13 @@ def train(
             waiting.append((step, values))
             step += 1
             saves = step % schedule.checkpoint_every == 0 or step == schedule.num_steps
+            evaluates = bool(evaluate and schedule.evaluate_every and step % schedule.evaluate_every == 0)
             leaves = (step % schedule.log_every == 0 or jax.process_count() == 1) and stop.asked()
-            while len(waiting) > (0 if saves or leaves else STEPS_IN_FLIGHT):
+            while len(waiting) > (0 if saves or leaves or evaluates else STEPS_IN_FLIGHT):
                 meter.take(*waiting.popleft())
                 advance(meter.done, f"loss {meter.loss:.3f}")
+            if evaluate and evaluates:
+                metrics.write(phase, step, meter.leaves_out(evaluate, state))
             if saves or leaves:
                 metrics.flush()  # before: a run that is taken up at this checkpoint writes no line before it again
                 checkpoints.save(state)
@@ -156,10 +161,14 @@ class _Meter:
             self._write(step + 1)
 
     def _check_finite(self, step: int, row: dict[str, Any]) -> None:
-        bad = np.flatnonzero(~np.isfinite(row["subnet_losses"]))
-        if not bad.size and np.isfinite(row["grad_norm"]):
+        bad = [(name, index) for name, values in row["terms"].items() for index in np.flatnonzero(~np.isfinite(values))]
+        if not bad and np.isfinite(row["grad_norm"]):
             return
-        what = f"the loss of {self._name_subnet(step, int(bad[0]))}" if bad.size else "the gradient"
+        what = "the gradient"
+        if bad:
+            name, index = bad[0]
+            loss = "the loss" if len(row["terms"]) == 1 else f"the loss {name}"
+            what = f"{loss} of {self._name_subnet(step, int(index))}"
         raise S3Error(
             f"{what} is not finite at update {step} of {self._phase}; the last checkpoint before it is kept. Lower "
             "train.learning_rate, set train.clip_norm, or compute in float32 (in another workdir)"
@@ -180,9 +189,22 @@ class _Meter:
                 "data_seconds_per_step": self._data_seconds / len(self._rows),
                 "device_seconds_per_step": self._device_seconds / len(self._rows),
                 **(values if len(values) > 1 else {}),
+                **self._terms(),
             },
         )
         self._rows, self._data_seconds, self._device_seconds, self._start = [], 0.0, 0.0, now
 
+    def leaves_out(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Work that is none of the updates', whose time does not count as theirs."""
+        start = time.perf_counter()
+        result = work(*arguments)
+        self._start += time.perf_counter() - start
+        return result
+
     def _column(self, name: str) -> np.ndarray:
         return np.array([row[name] for row in self._rows])
+
+    def _terms(self) -> dict[str, float]:
+        """Means of the terms of the loss over subnets and updates; nothing where there is but one, the loss itself."""
+        names = self._rows[0]["terms"] if len(self._rows[0]["terms"]) > 1 else ()
+        return {f"loss_{name}": float(np.mean([row["terms"][name] for row in self._rows])) for name in names}

@@ -1,65 +1,69 @@
-"""Networks and the update that trains them, made of settings alone: for a run, a benchmark, or a compiler."""
+"""Networks and their variables, made of a task and a structure alone: for a run, a benchmark, or a compiler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any
 
 import jax
-import optax
 from flax import nnx
 
-from s3_jax.config import ModelConfig, TrainConfig
-from s3_jax.isotropic import IsotropicArchitecture
-from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.models.families import Structure
 from s3_jax.models.subnet import Params, SubnetMask, stack_masks, subnet_mask
-from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import Architecture, SearchSpace, largest, smallest
-from s3_jax.standalone import AnyArchitecture
-from s3_jax.training.devices import axis_of, platform_of
-from s3_jax.training.state import TrainState
-from s3_jax.training.steps import Batch, loss_of, train_step
-
-Structure = AnyArchitecture | SearchSpace
-Update = Callable[[TrainState, Batch, SubnetMask | None, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+from s3_jax.task import Task, Variables, variables_of
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network's definition and parameters, and what it is of: an architecture, or a space whose supernet it is.
+class Trained:
+    """A network's definition and variables, and what it is of: an architecture, or a space whose supernet it is.
 
     The space's windows are clamped to the maps.
     """
 
     definition: nnx.GraphDef
-    params: Params
+    variables: Variables
     structure: Structure
 
-    def mask(self, architecture: AnyArchitecture) -> SubnetMask | None:
+    @property
+    def params(self) -> Params:
+        """What was trained of it."""
+        return self.variables.params
+
+    def mask(self, architecture: Any) -> SubnetMask | None:
         """The subnet argument that makes this network compute `architecture`."""
-        if not isinstance(self.structure, SearchSpace) or isinstance(architecture, IsotropicArchitecture):
-            return None
-        return subnet_mask(self.structure, architecture)
+        return subnet_mask(self.structure, architecture) if isinstance(self.structure, SearchSpace) else None
 
 
-@cache
 def define(
-    structure: Structure,
-    model: ModelConfig,
-    num_classes: int,
-    batch_axis: str | None = None,
-    platform: str | None = None,
+    task: Task, structure: Structure, batch_axis: str | None = None, platform: str | None = None
 ) -> nnx.GraphDef:
-    """The definition of the network of an architecture, or of the supernet of a space; batch_axis, platform: theirs."""
-    make = partial(_make, structure, model, num_classes, batch_axis=batch_axis, platform=platform)
-    return nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))[0]
+    """The definition of the network of an architecture, or of the supernet of a space; see `Task.network`."""
+
+    def make() -> nnx.Module:
+        """The network; only its structure is looked at."""
+        return task.network(structure, nnx.Rngs(0), batch_axis=batch_axis, platform=platform)
+
+    return nnx.split(nnx.eval_shape(make))[0]
 
 
-def initial_params(structure: Structure, model: ModelConfig, num_classes: int, key: jax.Array) -> Params:
-    """Its initial parameters as a nested dict."""
-    return nnx.to_pure_dict(nnx.state(_make(structure, model, num_classes, key)))
+def random_variables(task: Task, structure: Structure, key: jax.Array) -> Variables:
+    """Random parameters, and statistics as they are before any training."""
+    return variables_of(task.network(structure, nnx.Rngs(params=key)))
+
+
+def merged(definition: nnx.GraphDef, variables: Variables) -> Any:
+    """The network of a definition with these variables, which may be updated in place where it is traced."""
+    return nnx.merge(definition, _union(variables.params, variables.stats), copy=True)
+
+
+def _union(first: Any, second: Any) -> Any:
+    """One nested dict of the entries of two that share none of their leaves."""
+    if not isinstance(first, dict):
+        return first
+    own = {name: _union(value, second.get(name, {})) for name, value in first.items()}
+    return own | {name: value for name, value in second.items() if name not in first}
 
 
 def fixed_subnets(space: SearchSpace) -> tuple[Architecture, Architecture]:
@@ -72,50 +76,3 @@ def trained_subnets(structure: Structure, random: Sequence[Architecture]) -> Sub
     if not isinstance(structure, SearchSpace):
         return None
     return stack_masks([subnet_mask(structure, each) for each in (*fixed_subnets(structure), *random)])
-
-
-def update_of(
-    structure: Structure,
-    model: ModelConfig,
-    num_classes: int,
-    config: TrainConfig,
-    transformation: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    layout: Any = None,
-) -> Update:
-    """The pure update (state, batch, subnets, key) -> (state, metrics) of a training: see `train_step`."""
-    mesh = None if layout is None else layout.step.mesh
-    batch_axis, platform = (None, None) if mesh is None else (axis_of(mesh), platform_of(mesh))
-    return partial(
-        train_step,
-        loss=loss_of(define(structure, model, num_classes, batch_axis, platform), config.drop_path),
-        transformation=transformation,
-        schedule=schedule,
-        accumulation_steps=config.accumulation_steps,
-        ema_decay=config.ema_decay,
-        layout=layout,
-    )
-
-
-def _make(
-    structure: Structure,
-    model: ModelConfig,
-    num_classes: int,
-    key: jax.Array,
-    *,
-    batch_axis: str | None = None,
-    platform: str | None = None,
-) -> S3Transformer | IsotropicTransformer:
-    settings: dict[str, Any] = {
-        "image_size": model.image_size,
-        "patch_size": model.patch_size,
-        "num_classes": num_classes,
-        "dtype": model.dtype,
-        "kernel_std": model.kernel_std,
-        "remat": model.remat,
-        "batch_axis": batch_axis,
-        "rngs": nnx.Rngs(params=key),
-    }
-    if isinstance(structure, IsotropicArchitecture):
-        return IsotropicTransformer(structure, **settings)
-    return S3Transformer(structure, every_width=model.every_width, platform=platform, **settings)

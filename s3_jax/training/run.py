@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from s3_jax.config import Config
-from s3_jax.cost import Cost, cost
-from s3_jax.data.dataset import ImageData
 from s3_jax.paths import AnyPath
-from s3_jax.space import Architecture, map_sizes
-from s3_jax.standalone import Standalone
+from s3_jax.space import map_sizes
+from s3_jax.task import Task
 from s3_jax.training.clock import Clock
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import Metrics, write_json
@@ -25,16 +25,17 @@ from s3_jax.training.records import Metrics, write_json
 
 @dataclass(frozen=True)
 class Run:
-    """Settings, folder, devices, data and the ways to report of one run."""
+    """Settings, folder, devices, task and the ways to report of one run."""
 
     config: Config
     workdir: AnyPath
     mesh: Mesh
-    data: ImageData
+    task: Task
     metrics: Metrics
     stop: StopRequest
     clock: Clock
-    pretrained: Standalone | None = None  # the network of config.train.init_from
+    # Programs that evaluate, by the definition of their network: a supernet's serves all of its subnets.
+    evaluations: dict[nnx.GraphDef, Callable[..., dict[str, Array]]] = field(default_factory=dict)
 
     @property
     def map_sizes(self) -> tuple[int, ...]:
@@ -49,16 +50,6 @@ class Run:
     def rng(self, phase: str, step: int = 0) -> np.random.Generator:
         """The host's random generator of a phase and step."""
         return np.random.default_rng([self.config.seed, zlib.crc32(phase.encode()), step])
-
-    def cost(self, architecture: Architecture) -> Cost:
-        """Parameters and multiply-adds of an architecture on the run's images and classes."""
-        model = self.config.model
-        return cost(
-            architecture,
-            image_size=model.image_size,
-            patch_size=model.patch_size,
-            num_classes=self.data.num_classes,
-        )
 
     def has(self, name: str) -> bool:
         """Whether the run's folder has a file, as the first process sees it: all must take the same way."""

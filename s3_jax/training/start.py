@@ -13,16 +13,13 @@ from rich.console import Console
 
 from s3_jax.buckets import BucketPath
 from s3_jax.config import Config, to_mapping
-from s3_jax.data.dataset import open_data
-from s3_jax.data.input import check_batch
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable
-from s3_jax.standalone import Standalone
+from s3_jax.task import Task
 from s3_jax.training.clock import Clock
 from s3_jax.training.devices import check_batch_size, make_mesh
 from s3_jax.training.lock import only_run
 from s3_jax.training.loop import StopRequest
-from s3_jax.training.pretrained import checksum, open_pretrained, tell_differences
 from s3_jax.training.records import Metrics, environment, read_json, read_record
 from s3_jax.training.run import Run
 from s3_jax.writing import as_json
@@ -30,11 +27,17 @@ from s3_jax.writing import as_json
 # Settings that say how a run is executed, not what it computes: they may change when it is taken up again. What is done
 # about a bad image is one of them: under "error" there was none so far.
 CHANGEABLE = ("run.", "data.num_workers", "data.path", "data.on_bad_image")
-# Of config.json. It is raised when the same settings compute something else than before: other initial weights, another
-# holdout. A new field alone does not raise it, as its default is what was computed without it: records that lack it are
-# read with that. Records without a version are of 0.1.0 and before.
-VERSION = 1
-_CHECKSUM = "init_from_sha256"  # in config.json, of the network of config.train.init_from, where that is given
+# Of config.json. It is raised when the same settings compute something else than before (other initial weights, another
+# holdout), or when checkpoints are laid out otherwise. A new field alone does not raise it, as its default is what was
+# computed without it: records that lack it are read with that. Records without a version are of 0.1.0 and before.
+VERSION = 2
+# Why an unfinished run of each version before is not gone on with.
+_BEFORE = (
+    "with the same settings it had other initial weights and held-out images",
+    "its checkpoints are laid out otherwise",
+)
+# Of config.json, beside the settings: what `Task.start` tells.
+START = ("init_from_sha256",)
 _ANOTHER = "give another --workdir to start a new run"
 BACK_OR_ANOTHER = f"put it back from a copy, or {_ANOTHER}"
 
@@ -90,14 +93,15 @@ def _check_settings(workdir: AnyPath, config: Config) -> None:
         return
     before = recorded_settings(workdir)
     version = before.pop("version")
-    before.pop(_CHECKSUM, None)  # see `start_run`
+    for key in START:
+        before.pop(key, None)
     old, defaults, new = _flat(before), _flat(to_mapping(Config())), _flat(json.loads(as_json(to_mapping(config))))
     unknown = [name for name in old if name not in new]
     if unknown or version > VERSION:
         reason = f"its settings have {', '.join(f'config.{name}' for name in unknown)}, which this version has not"
         raise _of_another_version(workdir, reason if unknown else f"its config.json has version {version}")
     if version < VERSION and not (workdir / "result.json").exists():
-        raise _of_another_version(workdir, "with the same settings it had other initial weights and held-out images")
+        raise _of_another_version(workdir, _BEFORE[version])
     _check_same({name: old.get(name, defaults[name]) for name in new}, new, workdir)
 
 
@@ -137,35 +141,30 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def start_run(config: Config, workdir: AnyPath, console: Console, stop: StopRequest) -> Run:
-    """Devices and data of a run in an opened folder, in which nothing is written yet: see `record_start`.
+def start_run(config: Config, task: Task, workdir: AnyPath, console: Console, stop: StopRequest) -> Run:
+    """Devices and task of a run in an opened folder, in which nothing is written yet: see `record_start`.
 
     Raises S3Error for settings that do not fit them, and for other data than the run began with.
     """
     mesh = make_mesh(config.run.num_devices)
-    first = jax.process_index() == 0
+    first, examples = jax.process_index() == 0, task.examples(task.splits.train, training=True)
     for field, settings in (("train", config.train), ("retrain.train", config.retrain.train)):
         check_batch_size(mesh, settings.batch_size, settings.accumulation_steps, f"config.{field}.batch_size")
-        check_batch(config.augment, settings.batch_size, jax.process_count())
+        examples.check_batch(settings.batch_size, jax.process_count())
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")
-    data = open_data(config.data, seed=config.seed)
-    pretrained = open_pretrained(config)
     clock = Clock(console, workdir / "timings.json" if first else None)
-    run = Run(config, workdir, mesh, data, Metrics(workdir, config.run, active=first), stop, clock, pretrained)
+    run = Run(config, workdir, mesh, task, Metrics(workdir, config.run, active=first), stop, clock)
     if (workdir / "config.json").exists():
-        _check_same_data(workdir, _about_data(run))
-        _check_same_pretrained(workdir, pretrained)
-    if pretrained is not None:
-        tell_differences(console, pretrained.spec, config)
+        _check_same_data(workdir, _about(task))
+        _check_same_start(workdir, task.start())
     return run
 
 
 def _check_same_data(workdir: AnyPath, now: Mapping[str, Any]) -> None:
     """Images that are gone or new would be another order, another holdout: not the run that was begun."""
     before = _recorded_environment(workdir).get("dataset") or {}
-    differing = []
-    if before.get("class_names", now["class_names"]) != now["class_names"]:
-        differing.append("its classes")
+    others = [key for key in now if key not in ("splits", "overlap", "name", "source")]
+    differing = [f"its {key}" for key in others if before.get(key, now[key]) != now[key]]
     for use, split in now["splits"].items():
         old = (before.get("splits") or {}).get(use) or {}
         differing += [
@@ -180,22 +179,20 @@ def _check_same_data(workdir: AnyPath, now: Mapping[str, Any]) -> None:
         )
 
 
-def _check_same_pretrained(workdir: AnyPath, pretrained: Standalone | None) -> None:
-    """The supernets that are still to begin would begin with other weights than those before."""
-    if recorded_settings(workdir).get(_CHECKSUM) != (pretrained and checksum(pretrained)):
+def _check_same_start(workdir: AnyPath, now: Mapping[str, Any]) -> None:
+    """The trainings that are still to begin would begin with other weights than those before."""
+    if {key: value for key, value in recorded_settings(workdir).items() if key in START} != now:
         raise S3Error(
-            f"the network of config.train.init_from has other weights, blocks or classes than when the run in "
+            f"the network of config.train.init_from has other weights, or another structure, than when the run in "
             f"{workdir} was started: put that one back, or {_ANOTHER}"
         )
 
 
-def _about_data(run: Run) -> dict[str, Any]:
-    about = run.data.record() | {"class_names": list(run.data.class_names)}
-    return json.loads(as_json(about))
+def _about(task: Task) -> dict[str, Any]:
+    return json.loads(as_json(task.record() | task.bound()))
 
 
 def record_start(run: Run) -> None:
     """Write what the run is of, once all settings are found to fit: from then on the folder is bound to them."""
-    run.write_json("environment.json", environment() | {"dataset": _about_data(run)})
-    begun_with = {} if run.pretrained is None else {_CHECKSUM: checksum(run.pretrained)}
-    run.write_json("config.json", {"version": VERSION} | begun_with | to_mapping(run.config))
+    run.write_json("environment.json", environment() | {"dataset": _about(run.task)})
+    run.write_json("config.json", {"version": VERSION, **run.task.start(), **to_mapping(run.config)})

@@ -11,20 +11,26 @@ from jax import Array
 
 from s3_jax.config import TrainConfig
 from s3_jax.models.subnet import Params
+from s3_jax.task import Variables
 
 
 class TrainState(NamedTuple):
-    """Update count, float32 parameters as a nested dict, optimizer state, and averaged parameters if there are any."""
+    """Update count, float32 parameters as a nested dict, running statistics, optimizer state, and averaged parameters.
+
+    There are no averages (None) where none are asked for, and no statistics (an empty dict) without batch
+    normalisation.
+    """
 
     step: Array
     params: Params
+    stats: Params
     optimizer: optax.OptState
     ema: Params | None
 
     @property
-    def eval_params(self) -> Params:
-        """The parameters that evaluation uses: the averaged ones where there are some."""
-        return self.params if self.ema is None else self.ema
+    def eval_variables(self) -> Variables:
+        """What evaluation uses: the averaged parameters where there are some."""
+        return Variables(self.params if self.ema is None else self.ema, self.stats)
 
 
 def learning_rate(config: TrainConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
@@ -47,7 +53,8 @@ def kernels_only(params: Params) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def init_state(params: Params, *, transformation: optax.GradientTransformation, ema_decay: float) -> TrainState:
+def init_state(variables: Variables, *, transformation: optax.GradientTransformation, ema_decay: float) -> TrainState:
     """The state before the first update."""
+    params, stats = variables
     ema = jax.tree.map(jnp.copy, params) if ema_decay > 0 else None
-    return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(params), ema)
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, transformation.init(params), ema)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
-from s3_jax import zoo
-from s3_jax.classes import match
-from s3_jax.config import Config
+from s3_jax.config import Config, DataConfig, ModelConfig
 from s3_jax.errors import S3Error
-from s3_jax.isotropic import IsotropicArchitecture
+from s3_jax.models.families import Structure
+from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.subnet import Params, copy_network
-from s3_jax.progress import say
-from s3_jax.space import SearchSpace
-from s3_jax.standalone import Spec, Standalone
-from s3_jax.training.devices import put_replicated, replicated
-from s3_jax.training.run import Run
-from s3_jax.weights.convert import params_of, to_state_dict
-from s3_jax.weights.resize import fit_table, resize_patches
+from s3_jax.networks import zoo
+from s3_jax.networks.classes import match
+from s3_jax.networks.convert import params_of, to_state_dict
+from s3_jax.networks.resize import fit_table, resize_patches
+from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.space import SearchSpace, map_sizes
+from s3_jax.task import Variables
 
 
 def open_pretrained(config: Config) -> Standalone | None:
@@ -51,10 +49,9 @@ def open_pretrained(config: Config) -> Standalone | None:
 def _check_shares(spec: Spec, num_stages: int, where: str) -> None:
     """Raises S3Error where a network shares no blocks with supernets of so many stages."""
     if isinstance(spec.architecture, IsotropicArchitecture):
-        family = ", ".join(n for n in zoo.names() if not isinstance(zoo.spec(n).architecture, IsotropicArchitecture))
         raise S3Error(
             f"{where} is a plain transformer, which shares no weights with a space of stages and windows: give a "
-            f"network that a run has found, or one of {family}"
+            f"network that a run has found, or one of {', '.join(zoo.with_stages())}"
         )
     stages = len(spec.architecture.stages)
     if stages != num_stages:
@@ -74,26 +71,37 @@ def checksum(pretrained: Standalone) -> str:
     return digest.hexdigest()
 
 
-def tell_differences(console: Console, spec: Spec, config: Config) -> None:
-    """Say where the images of a run are not normalised as those were that its network has been trained on."""
+def differences(spec: Spec, data: DataConfig) -> str:
+    """Where the images of a run are not normalised as those were that its network has been trained on, in words."""
+    told = ""
     for name in ("mean", "std"):
-        now, then = getattr(config.data, name), getattr(spec, name)
+        now, then = getattr(data, name), getattr(spec, name)
         if not np.allclose(now, then, atol=5e-4):
             flag = f"--config.data.{name}='{tuple(round(value, 4) for value in then)}'"
-            say(console, f"Warning: config.data.{name} = {now} is not that of the network to begin with; it had {flag}")
+            told += f". Warning: config.data.{name} = {now} is not that of the network to begin with; it had {flag}"
+    return told
 
 
-def with_pretrained(run: Run, phase: str, space: SearchSpace, supernet: Params) -> Params:
-    """The parameters of a space's supernet with the weights of config.train.init_from, where that is given.
+def with_pretrained(
+    pretrained: Standalone,
+    class_names: Sequence[str],
+    model: ModelConfig,
+    data: DataConfig,
+    structure: Structure,
+    random: Variables,
+    tell: Callable[[str], None],
+) -> Variables:
+    """The variables of a space's supernet with the weights of a network; those of an architecture as they are.
 
-    space: its windows are clamped to the maps. Says how much of the supernet is the network's.
+    structure: a space with its windows clamped to the maps, or an architecture. Says how much of the supernet is the
+    network's, and where images are normalised otherwise.
     """
-    if run.pretrained is None:
-        return supernet
-    model = run.config.model
-    network = fitted(run.pretrained, space, run.map_sizes, model.patch_size, run.data.class_names)
-    say(run.clock.console, f"{phase} begins with weights of {run.config.train.init_from}: {shares(network, supernet)}")
-    return jax.jit(copy_network, out_shardings=replicated(run.mesh))(put_replicated(run.mesh, network), supernet)
+    if not isinstance(structure, SearchSpace):
+        return random
+    sides = map_sizes(model.image_size, model.patch_size, len(structure.stages))
+    network = fitted(pretrained, structure, sides, model.patch_size, class_names)
+    tell(f"weights of config.train.init_from: {shares(network, random.params)}{differences(pretrained.spec, data)}")
+    return random._replace(params=jax.jit(copy_network)(network, random.params))
 
 
 def fitted(

@@ -11,27 +11,11 @@ from absl import logging
 from s3_jax.config import DataConfig
 from s3_jax.data.image_folder import open_image_folder
 from s3_jax.data.randomness import HOLDOUT, generator
-from s3_jax.data.sources import CachedImages, ImageSource, OpenedSource, open_digits
+from s3_jax.data.sources import CachedImages, OpenedSource, open_digits
+from s3_jax.data.stream import Splits, Subset
 from s3_jax.data.tfds_source import open_tfds
 from s3_jax.errors import S3Error
 from s3_jax.paths import expanded
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Subset:
-    """Some images of one split."""
-
-    source: ImageSource
-    indices: np.ndarray  # (N,) int64, sorted numbers of images in the source
-    split: str
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def shared_with(self, other: Subset) -> int:
-        """Number of images that both have, for subsets of one data set."""
-        ours, theirs = (subset.source.identities[subset.indices] for subset in (self, other))
-        return len(np.intersect1d(ours, theirs))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,15 +34,12 @@ class OneSplit:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageData:
-    """A data set and what its images are used for; what is trained on is in neither holdout nor test."""
+    """A data set of classes, and what its images are used for."""
 
     source: str
     name: str
     class_names: tuple[str, ...]
-    train: Subset
-    train_and_holdout: Subset  # the whole train split, for the final training
-    holdout: Subset  # for E-T Error and search
-    test: Subset
+    splits: Splits
 
     @property
     def num_classes(self) -> int:
@@ -66,18 +47,9 @@ class ImageData:
         return len(self.class_names)
 
     def record(self) -> dict[str, Any]:
-        """What the run's result says of its data: for each use the split, the images used and how many it has.
-
-        "overlap" tells how many test images E-T Error and search have seen, as in the paper's own protocol.
-        """
-        uses = {"train": self.train, "holdout": self.holdout, "test": self.test}
-        splits = {
-            use: {"split": subset.split, "images": len(subset), "of": len(subset.source)}
-            for use, subset in uses.items()
-        }
-        overlap = {"holdout_test": self.holdout.shared_with(self.test)}
+        """What the run's result says of its data: see `Splits.record`."""
         about = {"source": self.source, "name": self.name, "num_classes": self.num_classes}
-        return about | {"splits": splits, "overlap": overlap}
+        return about | self.splits.record()
 
 
 def open_data(config: DataConfig, *, seed: int) -> ImageData:
@@ -107,10 +79,7 @@ def open_data(config: DataConfig, *, seed: int) -> ImageData:
         source=config.source,
         name=opened.name,
         class_names=opened.class_names,
-        train=train,
-        train_and_holdout=whole,
-        holdout=holdout,
-        test=subsets[config.test_split],
+        splits=Splits(train, whole, holdout, test=subsets[config.test_split]),
     )
 
 

@@ -17,13 +17,11 @@ from absl import logging
 from flax import nnx, traverse_util
 
 from s3_jax.errors import S3Error
-from s3_jax.models import S3Transformer
-from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.models.families import AnyNetwork, family_of
 from s3_jax.models.subnet import Params
-from s3_jax.weights.files import StateDict
-from s3_jax.weights.resize import resize_positions, resize_table
+from s3_jax.networks.files import StateDict
+from s3_jax.networks.resize import resize_positions, resize_table
 
-Network = S3Transformer | IsotropicTransformer
 Path = tuple[Any, ...]
 
 # Tensors of PyTorch that hold no weights: they follow from shapes, or count what an average was made of.
@@ -42,7 +40,7 @@ _RENAMED = (
 )
 
 
-def load_weights(network: Network, tensors: Mapping[str, np.ndarray], *, resize: bool, reset_head: bool) -> None:
+def load_weights(network: AnyNetwork, tensors: Mapping[str, np.ndarray], *, resize: bool, reset_head: bool) -> None:
     """Give a network the weights of a state dict, in place.
 
     resize: interpolate bias tables and position embeddings of another window or image size. reset_head: keep the
@@ -73,37 +71,35 @@ def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def to_state_dict(network: Network) -> StateDict:
+def to_state_dict(network: AnyNetwork) -> StateDict:
     """A network's weights under timm's names and in its shapes, float32."""
     params = traverse_util.flatten_dict(params_of(network))
     return {timm_name(path, network): _to_theirs(path, np.asarray(leaf)) for path, leaf in params.items()}
 
 
-def state_dict_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+def state_dict_shapes(network: AnyNetwork) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of `to_state_dict`; the network may be an abstract one of `nnx.eval_shape`."""
     return {timm_name(path, network): _their_shape(path, shape) for path, shape in param_shapes(network).items()}
 
 
-def params_of(network: Network) -> Params:
+def params_of(network: AnyNetwork) -> Params:
     """A network's parameters as a nested dict."""
     return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
 
-def param_shapes(network: Network) -> dict[Path, tuple[int, ...]]:
+def param_shapes(network: AnyNetwork) -> dict[Path, tuple[int, ...]]:
     """The shape of every parameter by its path."""
     flat = traverse_util.flatten_dict(params_of(network))
     return {path: np.shape(leaf) for path, leaf in flat.items()}
 
 
-def timm_name(path: Path, network: Network) -> str:
+def timm_name(path: Path, network: AnyNetwork) -> str:
     """What timm calls a parameter."""
     name = ".".join(map(str, path))
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
-    if isinstance(network, IsotropicTransformer):
-        return name
     name = re.sub(r"^merges\.(\d+)", lambda match: f"layers.{int(match[1]) + 1}.downsample", name)
-    return re.sub(r"^head\.", "head.fc.", name)
+    return re.sub(r"^head\.", family_of(network).timm_classifier, name)
 
 
 def to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:

@@ -10,20 +10,21 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from s3_jax.config import Config
-from s3_jax.cost import cost
-from s3_jax.data.dataset import open_data
-from s3_jax.data.input import train_batches
+from s3_jax.data.stream import nothing, train_batches
 from s3_jax.errors import S3Error
+from s3_jax.models.families import Structure
 from s3_jax.models.subnet import SubnetMask, subnet_mask
+from s3_jax.profiling.executed import executed
 from s3_jax.space import Architecture, SearchSpace, largest, map_sizes, sample
+from s3_jax.task import Task, Variables, open_task
 from s3_jax.training.devices import make_mesh
-from s3_jax.training.executed import executed
-from s3_jax.training.networks import define, fixed_subnets, initial_params, trained_subnets
-from s3_jax.training.programs import training_of
-from s3_jax.training.steps import Batch, Loss, eval_step, loss_of
+from s3_jax.training.networks import define, fixed_subnets, random_variables, trained_subnets
+from s3_jax.training.programs import Length, evaluation_of, shapes_of, terms_of, training_of
+from s3_jax.training.steps import Batch
 
 NUM_SUBNETS = 8  # random ones that a measurement goes through, the same in every call
 STEPS_PER_EPOCH = 1000  # of the learning rate's schedule, which costs the same whatever it is
@@ -42,36 +43,25 @@ Figures = dict[str, float]
 
 
 class Bench:
-    """A configuration's space and synthetic images, to measure `batch` images at a time on one device."""
+    """A configuration's space, and examples of noise, to measure `batch` of them at a time on one device."""
 
     def __init__(
-        self, config: Config, batch: int, num_classes: int, repeats: int, architecture: Architecture | None = None
+        self, config: Config, task: Task, batch: int, repeats: int, architecture: Architecture | None = None
     ) -> None:
-        self.config, self.batch, self.num_classes, self.repeats = config, batch, num_classes, repeats
+        self.config, self.task, self.batch, self.repeats = config, task, batch, repeats
         self.architecture = architecture
         model, space = config.model, config.space.build()
         self.space: SearchSpace = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))
         rng = np.random.default_rng(0)
         self.subnets = [sample(self.space, rng) for _ in range(NUM_SUBNETS)]
-        self.image = rng.standard_normal((batch, model.image_size, model.image_size, 3), np.float32)
         self.key = jax.random.key(0)
 
     def sandwich(self) -> Figures:
         """Seconds of a whole update: four gradients and the optimizer."""
-        params = self._params()
-        training = training_of(
-            self.space,
-            params,
-            self.config.model,
-            self.num_classes,
-            self.config.train,
-            make_mesh(1),
-            steps_per_epoch=STEPS_PER_EPOCH,
-            num_steps=10 * STEPS_PER_EPOCH,
-            shard_parameters=False,
-        )
-        state = training.begin(params)
-        batch, pairs = self._batch(), itertools.cycle(itertools.pairwise(self.subnets))
+        length, mesh = Length(10 * STEPS_PER_EPOCH, STEPS_PER_EPOCH), make_mesh(1)
+        training = training_of(self.task, self.space, self.config.train, length, mesh)
+        state = training.begin(self._variables(self.space))
+        batch, pairs = self._batch(training=True), itertools.cycle(itertools.pairwise(self.subnets))
 
         def step() -> dict[str, jax.Array]:
             """One update with the next pair of random subnets."""
@@ -86,26 +76,27 @@ class Bench:
 
     def gradient(self) -> Figures:
         """Seconds of one gradient: of the smallest and the largest subnet, and of random ones."""
-        program = jax.jit(jax.value_and_grad(self._loss()))
-        params, batch, figures = self._params(), self._batch() | {"total": float(self.batch)}, {}
+        program = jax.jit(self._gradient())
+        variables, batch, figures = self._variables(self.space), self._batch(training=True), {}
         for name, subnet in zip(("smallest", "largest"), fixed_subnets(self.space), strict=True):
-            figures[f"{name}_s"] = self._median(partial(program, params, batch, self._mask(subnet), self.key))
+            figures[f"{name}_s"] = self._median(partial(program, variables, batch, self._mask(subnet), self.key))
         masks = itertools.cycle(map(self._mask, self.subnets))
-        return figures | {"random_s": self._median(lambda: program(params, batch, next(masks), self.key))}
+        return figures | {"random_s": self._median(lambda: program(variables, batch, next(masks), self.key))}
 
     def forward(self) -> Figures:
         """Seconds in which a random subnet answers a batch: what E-T Error and search consist of."""
-        program = jax.jit(partial(eval_step, definition=define(self.space, self.config.model, self.num_classes)))
-        params, batch, masks = self._params(), self._labelled(), itertools.cycle(map(self._mask, self.subnets))
+        program = evaluation_of(self.task, define(self.task, self.space), make_mesh(1))
+        variables, batch = self._variables(self.space), self._batch(training=False)
+        masks = itertools.cycle(map(self._mask, self.subnets))
         macs = self.batch * statistics.mean(map(self._macs, self.subnets))
-        return self._with_peak("step_s", self._median(lambda: program(params, batch, next(masks))), macs)
+        return self._with_peak("step_s", self._median(lambda: program(variables, batch, next(masks))), macs)
 
     def inference(self) -> Figures:
         """Images per second of a stand-alone network, the largest of the space where none is given."""
-        chosen, model = self.architecture or largest(self.space), self.config.model
-        params = jax.jit(partial(initial_params, chosen, model, self.num_classes))(self.key)
-        program = jax.jit(partial(eval_step, subnet=None, definition=define(chosen, model, self.num_classes)))
-        seconds = self._median(partial(program, params, self._labelled()))
+        chosen = self.architecture or largest(self.space)
+        program = evaluation_of(self.task, define(self.task, chosen), make_mesh(1))
+        variables, batch = self._variables(chosen), self._batch(training=False)
+        seconds = self._median(lambda: program(variables, batch, None))
         figures = self._with_peak("step_s", seconds, self.batch * self._macs(chosen))
         return figures | {"images_per_s": self.batch / seconds}
 
@@ -115,14 +106,13 @@ class Bench:
         A gradient needs three forward passes; products that a backward pass does again are told apart. No device.
         """
         rng, key = np.random.default_rng(0), jax.eval_shape(lambda: self.key)
-        params = jax.eval_shape(partial(initial_params, self.space, self.config.model, self.num_classes, self.key))
-        batch = jax.eval_shape(lambda: {**self._batch(), "total": 1.0})
-        gradient = jax.value_and_grad(self._loss())
-        fixed = [executed(gradient, params, batch, self._mask(subnet), key) for subnet in fixed_subnets(self.space)]
+        variables, batch = shapes_of(self.task, self.space), jax.eval_shape(lambda: self._batch(training=True))
+        gradient = self._gradient()
+        fixed = [executed(gradient, variables, batch, self._mask(subnet), key) for subnet in fixed_subnets(self.space)]
         ratios, again = [], []
         for _ in range(self.repeats):
             random = [sample(self.space, rng), sample(self.space, rng)]
-            works = [*fixed, *(executed(gradient, params, batch, self._mask(subnet), key) for subnet in random)]
+            works = [*fixed, *(executed(gradient, variables, batch, self._mask(subnet), key) for subnet in random)]
             needed = 3 * self.batch * sum(map(self._macs, (*fixed_subnets(self.space), *random)))
             ratios.append(sum(work.macs for work in works) / needed)
             again.append(sum(work.recomputed for work in works) / needed)
@@ -130,19 +120,12 @@ class Bench:
 
     def input(self) -> Figures:
         """Images per second of the training input, from encoded files to batches, and per processor second."""
-        config = self.config
-        data = open_data(config.data, seed=config.seed)
-        batches = train_batches(
-            data.train,
-            data=config.data,
-            augment=config.augment,
-            image_size=config.model.image_size,
-            num_classes=data.num_classes,
-            batch_size=self.batch,
-            seed=config.seed,
-        )
+        config, task = self.config, open_task(self.config)
         if config.data.num_workers:
             raise S3Error("--what=input counts this process's time: give --config.data.num_workers=0")
+        examples = task.examples(task.splits.train, training=True)
+        skip_bad = config.data.on_bad_image == "skip"
+        batches = train_batches(examples, batch_size=self.batch, seed=config.seed, skip_bad=skip_bad)
         next(batches)
         processor, wall = time.process_time(), time.perf_counter()
         for _ in range(self.repeats):
@@ -154,28 +137,35 @@ class Bench:
             "images_per_processor_s": images / (time.process_time() - processor),
         }
 
-    def _loss(self) -> Loss:
-        return loss_of(define(self.space, self.config.model, self.num_classes), self.config.train.drop_path)
+    def _gradient(self) -> Callable[..., Any]:
+        """A function (variables, batch, mask, key) to the gradient of one subnet's loss, and the loss."""
+        terms = terms_of(self.task, self.space, self.config.train.drop_path)
 
-    def _params(self) -> dict[str, Any]:
-        return jax.jit(partial(initial_params, self.space, self.config.model, self.num_classes))(self.key)
+        def loss(params: Any, variables: Any, batch: Batch, mask: SubnetMask, key: jax.Array) -> jax.Array:
+            """The sum of the terms of the loss."""
+            found, _ = terms(variables._replace(params=params), batch, mask, key)
+            return sum((total / count for total, count in found.values()), jnp.zeros(()))
+
+        return lambda variables, *others: jax.value_and_grad(loss)(variables.params, variables, *others)
+
+    def _variables(self, structure: Structure) -> Variables:
+        return jax.jit(partial(random_variables, self.task, structure))(self.key)
 
     def _mask(self, architecture: Architecture) -> SubnetMask:
         return subnet_mask(self.space, architecture)
 
-    def _batch(self) -> Batch:
-        labels = np.arange(self.batch) % self.num_classes
-        return jax.device_put({"image": self.image, "target": np.eye(self.num_classes, dtype=np.float32)[labels]})
-
-    def _labelled(self) -> Batch:
-        labels = np.arange(self.batch) % self.num_classes
-        return jax.device_put({"image": self.image, "label": labels, "weight": np.ones(self.batch, np.float32)})
+    def _batch(self, *, training: bool) -> Batch:
+        """Noise in the shapes of the task's examples; whole numbers are 0."""
+        rng, blank = np.random.default_rng(0), self.task.examples(nothing(), training=training).blank()
+        batch = {"weight": np.ones(self.batch, np.float32)}
+        for name, array in blank.items():
+            shape = (self.batch, *array.shape)
+            floating = np.issubdtype(array.dtype, np.floating)
+            batch[name] = rng.standard_normal(shape, np.float32) if floating else np.zeros(shape, array.dtype)
+        return jax.device_put(batch)
 
     def _macs(self, architecture: Architecture) -> int:
-        model = self.config.model
-        return cost(
-            architecture, image_size=model.image_size, patch_size=model.patch_size, num_classes=self.num_classes
-        ).macs
+        return self.task.cost(architecture).macs
 
     def _median(self, run: Callable[[], Any]) -> float:
         """Median seconds over the repeats, each of which goes through the subnets the same way."""

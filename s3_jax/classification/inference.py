@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
-from s3_jax.classes import match
-from s3_jax.config import DataConfig
+from s3_jax.classification.batches import LabelledImages
+from s3_jax.classification.task import of_classes
+from s3_jax.config import DataConfig, ModelConfig
 from s3_jax.data.augment import Normalization, centred
-from s3_jax.data.dataset import Subset
 from s3_jax.data.image_folder import SUFFIXES, list_image_files
-from s3_jax.data.input import eval_batches
 from s3_jax.data.sources import BadImage, open_encoded
+from s3_jax.data.stream import Subset
 from s3_jax.errors import S3Error
+from s3_jax.networks.classes import match
+from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.paths import AnyPath, user_path
 from s3_jax.progress import Advance
-from s3_jax.standalone import Spec, Standalone
+from s3_jax.task import variables_of
+from s3_jax.training.devices import make_mesh, put_replicated
+from s3_jax.training.evaluate import Placed, lines_of, placed_batches
+from s3_jax.training.programs import evaluation_of
 
 
 class Prediction(NamedTuple):
@@ -113,23 +118,33 @@ def accuracy(
     those of all that the network has. Raises S3Error where a class is none of the network's, no image can be read, or
     the network answers with numbers that are not finite.
     """
-    run, classes = logits_of(model), match(model.spec.class_names, class_names)
-    right, images = np.zeros(2), 0
-    for batch in eval_batches(subset, data=data, image_size=model.spec.image_size, batch_size=batch_size):
-        kept = batch["weight"] > 0
-        labels = batch["label"][kept]
-        if labels.size and labels.max() >= len(classes):
-            raise S3Error(f"the data has a label {labels.max()}, but {len(classes)} classes")
-        ranks = np.argsort(-_finite(np.asarray(run(batch["image"]))[kept]), axis=-1, kind="stable")
-        hits = ranks == classes[labels][:, None]
-        right += hits[:, :1].sum(), hits[:, :5].sum()
-        images += len(labels)
+    spec, mesh = model.spec, make_mesh()
+    task = of_classes(ModelConfig(spec.image_size, spec.patch_size), spec.class_names, data)
+    examples = LabelledImages(subset, data, spec.image_size, classes=match(spec.class_names, class_names))
+    step = evaluation_of(task, nnx.split(model.network)[0], mesh)
+    variables = put_replicated(mesh, variables_of(model.network))
+    batches = placed_batches(
+        examples,
+        mesh,
+        -(-batch_size // mesh.size) * mesh.size,
+        num_workers=data.num_workers,
+        skip_bad=data.on_bad_image == "skip",
+    )
+    lines = lines_of(task, subset, lambda batch: step(variables, batch, None), _counted(batches, progress))
+    if not lines:
+        raise S3Error("there is no readable image to evaluate on")
+    metrics = task.score(lines)
+    return Accuracy(metrics["top1"], metrics["top5"], len(lines))
+
+
+def _counted(batches: Iterable[Placed], progress: Advance | None) -> Iterator[Placed]:
+    """The same batches; tells how many images they had so far."""
+    images = 0
+    for placed in batches:
+        yield placed
+        images += int(placed.batch["weight"].sum())
         if progress:
             progress(images, "")
-    if not images:
-        raise S3Error("there is no readable image to evaluate on")
-    top1, top5 = (100.0 * right / images).tolist()
-    return Accuracy(top1, top5, images)
 
 
 def _read_images(paths: Sequence[AnyPath], spec: Spec) -> tuple[list[tuple[AnyPath, np.ndarray]], list[str]]:

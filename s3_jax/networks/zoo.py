@@ -9,18 +9,19 @@ from typing import Any
 
 from flax import nnx
 
-from s3_jax import standalone
-from s3_jax.classes import is_numbered
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
-from s3_jax.isotropic import IsotropicArchitecture
+from s3_jax.models.families import AnyNetwork, family_of
+from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.layers import Linear
+from s3_jax.networks import standalone
+from s3_jax.networks.classes import is_numbered
+from s3_jax.networks.convert import load_weights, to_timm
+from s3_jax.networks.files import StateDict, read_state_dict
+from s3_jax.networks.hub import fetch
+from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.paths import AnyPath, read_text, read_user_json, user_path
 from s3_jax.space import Architecture, Block, Stage, map_sizes
-from s3_jax.standalone import Spec, Standalone
-from s3_jax.weights.convert import Network, load_weights, to_timm
-from s3_jax.weights.files import StateDict, read_state_dict
-from s3_jax.weights.hub import fetch
 
 KERNEL_STD = 0.02  # of random weights
 
@@ -63,6 +64,11 @@ def names() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
+def with_stages() -> tuple[str, ...]:
+    """The names of those that have stages and windows, as the networks of search spaces have."""
+    return tuple(name for name, each in MODELS.items() if family_of(each.architecture).has_stages)
+
+
 def spec(name: str, *, image_size: int | None = None, num_classes: int = 1000) -> Spec:
     """What a published model is, for images of `image_size` pixels (None: those it is made for).
 
@@ -79,8 +85,8 @@ def architecture(name: str) -> Architecture:
     """The architecture of a published model of the S3 family. Raises S3Error for other names."""
     found = spec(name).architecture
     if not isinstance(found, Architecture):
-        family = ", ".join(key for key, each in MODELS.items() if isinstance(each.architecture, Architecture))
-        raise S3Error(f"{name} is a plain transformer, which has no stages and windows; those that have: {family}")
+        others = ", ".join(with_stages())
+        raise S3Error(f"{name} is a plain transformer, which has no stages and windows; those that have: {others}")
     return found
 
 
@@ -112,7 +118,7 @@ def create(
     num_classes: int = 1000,
     dtype: str = "float32",
     rngs: nnx.Rngs | None = None,
-) -> Network:
+) -> AnyNetwork:
     """A published model with random weights (seed 0 where `rngs` is not given), for images of `image_size` pixels.
 
     Raises S3Error for an unknown name, or a size that its patches do not tile.

@@ -16,15 +16,18 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from s3_jax.config import Config, TrainConfig
+from s3_jax.data.stream import nothing
 from s3_jax.errors import S3Error
+from s3_jax.models.families import Structure
 from s3_jax.models.subnet import subnet_mask
+from s3_jax.profiling.collectives import Collective, collectives
+from s3_jax.profiling.executed import executed
 from s3_jax.space import Architecture, SearchSpace, map_sizes, sample
-from s3_jax.training.collectives import Collective, collectives
+from s3_jax.task import Task
 from s3_jax.training.devices import check_batch_size, mesh_of, platform_of, replicated, split
-from s3_jax.training.executed import executed
 from s3_jax.training.fit import NUM_RANDOM_SUBNETS
-from s3_jax.training.networks import Structure, define, initial_params, trained_subnets
-from s3_jax.training.programs import evaluation_of, training_of
+from s3_jax.training.networks import define, trained_subnets
+from s3_jax.training.programs import Length, evaluation_of, shapes_of, training_of
 
 GIB = 2**30
 # Memory of one chip in GiB, as Google states it, by the beginning of a topology's name.
@@ -87,17 +90,17 @@ def hbm_bytes(topology: str) -> int:
     return HBM_GIB[kind] * GIB
 
 
-def supernet_programs(config: Config, mesh: Mesh, num_classes: int) -> Iterator[Program]:
+def supernet_programs(config: Config, task: Task, mesh: Mesh) -> Iterator[Program]:
     """The sandwich update in the configuration's first space, and the evaluation of a subnet."""
     model, space = config.model, config.space.build()
     space = space.clamped(map_sizes(model.image_size, model.patch_size, len(space.stages)))
-    yield _training("sandwich", config, space, config.train, mesh, num_classes)
-    yield _evaluation("evaluation", config, space, mesh, num_classes)
+    yield _training("sandwich", config, task, space, config.train, mesh)
+    yield _evaluation("evaluation", config, task, space, mesh)
 
 
-def network_programs(config: Config, architecture: Architecture, mesh: Mesh, num_classes: int) -> Iterator[Program]:
+def network_programs(config: Config, task: Task, architecture: Architecture, mesh: Mesh) -> Iterator[Program]:
     """The update that retrains an architecture."""
-    yield _training("retraining", config, architecture, config.retrain.train, mesh, num_classes)
+    yield _training("retraining", config, task, architecture, config.retrain.train, mesh)
 
 
 def compile_ahead(program: Program) -> Compiled:
@@ -147,26 +150,12 @@ def _too_big(name: str, overshoot: str) -> str:
     )
 
 
-def _training(
-    name: str, config: Config, structure: Structure, train: TrainConfig, mesh: Mesh, num_classes: int
-) -> Program:
+def _training(name: str, config: Config, task: Task, structure: Structure, train: TrainConfig, mesh: Mesh) -> Program:
     check_batch_size(mesh, train.batch_size, train.accumulation_steps, f"the batch size of {name}")
-    params = jax.eval_shape(lambda: initial_params(structure, config.model, num_classes, jax.random.key(0)))
-    training = training_of(
-        structure,
-        params,
-        config.model,
-        num_classes,
-        train,
-        mesh,
-        steps_per_epoch=STEPS_PER_EPOCH,
-        num_steps=10 * STEPS_PER_EPOCH,
-        shard_parameters=config.run.shard_parameters,
-    )
+    length = Length(10 * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
+    training = training_of(task, structure, train, length, mesh, shard=config.run.shard_parameters)
     state = jax.tree.map(_shape, training.shapes, training.layout)
-    batch = _batch(config, mesh, train.batch_size) | {
-        "target": jax.ShapeDtypeStruct((train.batch_size, num_classes), np.float32, sharding=split(mesh))
-    }
+    batch = _batch(task, mesh, train.batch_size, training=True)
     draws = ()
     if isinstance(structure, SearchSpace):
         draws = _draws(structure, partial(trained_subnets, structure))
@@ -174,18 +163,13 @@ def _training(
     return Program(name, training.update, (state, batch, _masks_shape(mesh, draws), key), mesh.size, draws)
 
 
-def _evaluation(name: str, config: Config, space: SearchSpace, mesh: Mesh, num_classes: int) -> Program:
-    params = jax.eval_shape(lambda: initial_params(space, config.model, num_classes, jax.random.key(0)))
+def _evaluation(name: str, config: Config, task: Task, space: SearchSpace, mesh: Mesh) -> Program:
     size = config.run.eval_batch_size
     check_batch_size(mesh, size, 1, "config.run.eval_batch_size")
-    batch = _batch(config, mesh, size) | {
-        "label": jax.ShapeDtypeStruct((size,), np.int32, sharding=split(mesh)),
-        "weight": jax.ShapeDtypeStruct((size,), np.float32, sharding=split(mesh)),
-    }
+    batch = _batch(task, mesh, size, training=False)
     draws = _draws(space, lambda random: subnet_mask(space, random[0]))
-    laid_out = jax.tree.map(partial(_shape, sharding=replicated(mesh)), params)
-    definition = define(space, config.model, num_classes, platform=platform_of(mesh))
-    program = evaluation_of(definition, mesh)
+    laid_out = jax.tree.map(partial(_shape, sharding=replicated(mesh)), shapes_of(task, space))
+    program = evaluation_of(task, define(task, space, platform=platform_of(mesh)), mesh)
     return Program(name, program, (laid_out, batch, _masks_shape(mesh, draws)), mesh.size, draws)
 
 
@@ -199,9 +183,12 @@ def _masks_shape(mesh: Mesh, draws: tuple[Any, ...]) -> Any:
     return jax.tree.map(partial(_shape, sharding=replicated(mesh)), draws[0]) if draws else None
 
 
-def _batch(config: Config, mesh: Mesh, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    side = config.model.image_size
-    return {"image": jax.ShapeDtypeStruct((size, side, side, 3), np.float32, sharding=split(mesh))}
+def _batch(task: Task, mesh: Mesh, size: int, *, training: bool) -> dict[str, jax.ShapeDtypeStruct]:
+    arrays = task.examples(nothing(), training=training).blank() | {"weight": np.zeros((), np.float32)}
+    return {
+        name: jax.ShapeDtypeStruct((size, *array.shape), array.dtype, sharding=split(mesh))
+        for name, array in arrays.items()
+    }
 
 
 def _shape(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

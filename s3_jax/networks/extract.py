@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -11,15 +12,15 @@ from flax import nnx
 from s3_jax.config import Config, DataConfig, ModelConfig, RetrainConfig, TrainConfig, from_mapping
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
+from s3_jax.evolution import space_name
+from s3_jax.models.families import Structure, family_of
 from s3_jax.models.subnet import Params, slice_weights
+from s3_jax.networks.standalone import About, Spec, Standalone, build
 from s3_jax.paths import AnyPath
-from s3_jax.pipeline import space_name
 from s3_jax.space import Architecture, SearchSpace
-from s3_jax.standalone import About, Spec, Standalone
+from s3_jax.task import variables_of
 from s3_jax.training.checkpoints import Checkpoints
-from s3_jax.training.devices import make_mesh
-from s3_jax.training.networks import Structure, define, initial_params
-from s3_jax.training.programs import training_of
+from s3_jax.training.devices import make_mesh, replicated
 from s3_jax.training.records import read_json_lines, read_record
 
 T = TypeVar("T")
@@ -41,12 +42,14 @@ def extract(workdir: AnyPath, architecture: Architecture | None = None, *, retra
         if chosen != best.architecture:
             raise S3Error("only the best architecture of a space is retrained; leave out the other one, or --retrained")
         phase = f"retrain/best_{space_name(index)}"
-        params = _restore(workdir, phase, chosen, config, config.retrain.train, dataset["num_classes"])
+        params = _restore(workdir, phase, chosen, config, dataset["num_classes"])
     else:
-        supernet = _restore(workdir, f"space_{index}", space, config, config.train, dataset["num_classes"])
+        supernet = _restore(workdir, f"space_{index}", space, config, dataset["num_classes"])
         params = slice_weights(supernet, space, chosen)
-    network = nnx.merge(define(chosen, config.model, dataset["num_classes"]), params)
-    return Standalone(network, _spec(workdir, config, dataset, chosen, index, retrained))
+    spec = _spec(workdir, config, dataset, chosen, index, retrained)
+    network = nnx.eval_shape(partial(build, spec, dtype=config.model.dtype))
+    nnx.update(network, params)
+    return Standalone(network, spec)
 
 
 def _settings(workdir: AnyPath) -> tuple[Config, dict[str, Any]]:
@@ -57,20 +60,15 @@ def _settings(workdir: AnyPath) -> tuple[Config, dict[str, Any]]:
     paths = workdir / "config.json", workdir / "environment.json"
     if not all(path.is_file() for path in paths):
         raise S3Error(f"{workdir} is not the folder of a run: it has no config.json and environment.json")
+    task = read_record(paths[0], lambda record: record.get("task", Config().task), "put it back from a copy")
+    if task != Config().task:
+        raise S3Error(f"{workdir} is a run of the task {task}: networks are taken out of runs of {Config().task} alone")
     config = read_record(paths[0], _needed, "put it back from a copy")
     return config, read_record(paths[1], lambda record: _checked_dataset(record["dataset"]), "put it back from a copy")
 
 
-# What shapes a training's state, and what the model card says of it.
-_OF_A_TRAINING = (
-    "epochs",
-    "batch_size",
-    "ema_decay",
-    "clip_norm",
-    "decay_norms_and_biases",
-    "init_from",
-    "init_weights",
-)
+# What the model card says of a training.
+_OF_A_TRAINING = ("epochs", "batch_size", "init_from", "init_weights")
 
 
 def _needed(settings: dict[str, Any]) -> Config:
@@ -107,32 +105,20 @@ def _last_searched(workdir: AnyPath) -> int:
     return max(done)
 
 
-def _restore(
-    workdir: AnyPath, phase: str, structure: Structure, config: Config, train: TrainConfig, num_classes: int
-) -> Params:
+def _restore(workdir: AnyPath, phase: str, structure: Structure, config: Config, num_classes: int) -> Params:
     """The weights that a phase has trained, on one device."""
     folder = workdir / phase / "checkpoints"
     if not folder.is_dir():
         raise S3Error(f"there is no {folder}: {phase} of this run is not done, or its checkpoints were removed")
-    shapes = jax.eval_shape(lambda: initial_params(structure, config.model, num_classes, jax.random.key(0)))
-    # Lengths do not matter: nothing is trained.
-    training = training_of(
-        structure,
-        shapes,
-        config.model,
-        num_classes,
-        train,
-        make_mesh(1),
-        steps_per_epoch=1,
-        num_steps=2,
-        shard_parameters=False,
-    )
+    sizes = {"image_size": config.model.image_size, "patch_size": config.model.patch_size, "num_classes": num_classes}
+    make = partial(family_of(structure).make, structure, **sizes)
+    shapes = jax.eval_shape(lambda: variables_of(make(rngs=nnx.Rngs(0))))
     checkpoints = Checkpoints(folder, structure.to_json(), keep=config.run.keep_checkpoints)
-    state = checkpoints.restore(training.shapes, training.layout)
+    variables = checkpoints.restore_variables(shapes, replicated(make_mesh(1)))
     checkpoints.close()
-    if state is None:
+    if variables is None:
         raise S3Error(f"there is no complete checkpoint in {folder}: {phase} of this run is not done")
-    return state.eval_params
+    return variables.params
 
 
 def _spec(

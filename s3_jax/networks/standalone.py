@@ -15,18 +15,14 @@ from typing import Any
 
 from flax import nnx
 
-from s3_jax.cost import Cost, cost
+from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
-from s3_jax.isotropic import IsotropicArchitecture, isotropic_cost
-from s3_jax.models import S3Transformer
-from s3_jax.models.isotropic import IsotropicTransformer
+from s3_jax.models.families import AnyArchitecture, AnyNetwork, architecture_from_json, family_of
+from s3_jax.networks.convert import check_finite, load_weights, to_state_dict
+from s3_jax.networks.files import read_state_dict, write_safetensors
 from s3_jax.paths import AnyPath, printable, read_user_json
-from s3_jax.space import Architecture
-from s3_jax.weights.convert import Network, check_finite, load_weights, to_state_dict
-from s3_jax.weights.files import read_state_dict, write_safetensors
 from s3_jax.writing import sealed, unsealed, write_whole
 
-AnyArchitecture = Architecture | IsotropicArchitecture
 RECORD, WEIGHTS, CARD = "architecture.json", "weights.safetensors", "README.md"
 
 
@@ -78,9 +74,7 @@ class Spec:
     def cost(self) -> Cost:
         """Parameters, and MACs of one image."""
         sizes = {"image_size": self.image_size, "patch_size": self.patch_size, "num_classes": len(self.class_names)}
-        if isinstance(self.architecture, IsotropicArchitecture):
-            return isotropic_cost(self.architecture, **sizes)
-        return cost(self.architecture, **sizes)
+        return family_of(self.architecture).cost(self.architecture, **sizes)
 
     def to_json(self) -> dict[str, Any]:
         """The record in `architecture.json`."""
@@ -99,11 +93,10 @@ class Spec:
                 raise S3Error(f"not the record of a stand-alone network of this version: it {what} {min(names)}")
         try:
             found, about = record["architecture"], About(**record.get("about", {}))
-            kind = IsotropicArchitecture if "isotropic" in found else Architecture
             kept: dict[str, Any] = {
                 n: tuple(value) if isinstance(value, list) else value for n, value in record.items()
             }
-            return cls(**kept | {"architecture": kind.from_json(found), "about": about})
+            return cls(**kept | {"architecture": architecture_from_json(found), "about": about})
         except (TypeError, ValueError) as error:
             raise S3Error(f"not the record of a stand-alone network: {error!r}") from error
 
@@ -112,20 +105,18 @@ class Spec:
 class Standalone:
     """A network with its specification."""
 
-    network: Network
+    network: AnyNetwork
     spec: Spec
 
 
-def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -> Network:
+def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -> AnyNetwork:
     """The network of a specification with random weights (seed 0 where `rngs` is not given).
 
     Raises S3Error where patches do not tile the image.
     """
     settings: dict[str, Any] = {"image_size": spec.image_size, "patch_size": spec.patch_size}
     settings |= {"num_classes": len(spec.class_names), "dtype": dtype, "rngs": rngs or nnx.Rngs(0)}
-    if isinstance(spec.architecture, IsotropicArchitecture):
-        return IsotropicTransformer(spec.architecture, **settings)
-    return S3Transformer(spec.architecture, **settings)
+    return family_of(spec.architecture).make(spec.architecture, **settings)
 
 
 def save(folder: AnyPath, model: Standalone) -> None:
@@ -171,7 +162,7 @@ def card(spec: Spec) -> str:
     """The model card, in markdown."""
     counted = spec.cost
     rows = [
-        ("architecture", _describe(spec.architecture)),
+        ("architecture", family_of(spec.architecture).describe(spec.architecture)),
         ("image", f"{spec.image_size} px, centre crop of {spec.eval_crop:g} of the shorter side, bicubic"),
         ("classes", f"{len(spec.class_names):,}"),
         ("parameters", f"{counted.params:,}"),
@@ -184,26 +175,7 @@ def card(spec: Spec) -> str:
     table = "\n".join(f"| {name} | {printable(value)} |" for name, value in rows)
     return (
         f"# A vision transformer of s3_jax\n\n| | |\n| --- | --- |\n{table}\n\n"
-        '```python\nfrom s3_jax import zoo\n\nmodel = zoo.load("THIS FOLDER")\n'
+        '```python\nfrom s3_jax.networks import zoo\n\nmodel = zoo.load("THIS FOLDER")\n'
         "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std\n```\n\n"
         f"`{WEIGHTS}` has timm's names and shapes; `{RECORD}` tells every block, and the preprocessing.\n"
     )
-
-
-def _describe(architecture: AnyArchitecture) -> str:
-    if isinstance(architecture, IsotropicArchitecture):
-        width, depth, heads = architecture.embed_dim, architecture.depth, architecture.heads
-        return f"plain transformer, width {width}, {depth} blocks of {heads} heads"
-    stages = architecture.stages
-    parts = {
-        "widths": [str(stage.embed_dim) for stage in stages],
-        "blocks": [str(stage.depth) for stage in stages],
-        "heads": [_range(block.heads for block in stage.blocks) for stage in stages],
-        "windows": [_range(block.window for block in stage.blocks) for stage in stages],
-    }
-    return "; ".join(f"{name} {', '.join(values)}" for name, values in parts.items())
-
-
-def _range(values: Any) -> str:
-    low, *others = sorted(set(values))
-    return f"{low} to {others[-1]}" if others else str(low)

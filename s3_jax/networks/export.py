@@ -10,8 +10,8 @@ from flax import nnx
 from jax import export
 
 from s3_jax.errors import S3Error
+from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath
-from s3_jax.standalone import Standalone
 from s3_jax.writing import write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")

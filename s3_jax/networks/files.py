@@ -12,8 +12,8 @@ import safetensors
 import safetensors.numpy
 
 from s3_jax.errors import S3Error
+from s3_jax.networks.torch_pickle import read_torch
 from s3_jax.paths import AnyPath, any_path
-from s3_jax.weights.torch_pickle import read_torch
 from s3_jax.writing import SEAL, checksum_of, write_whole
 
 StateDict = dict[str, np.ndarray]

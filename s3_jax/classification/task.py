@@ -1,0 +1,157 @@
+"""Classification as a task: networks with a classifier, soft labels, top-1 error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from s3_jax.classification.batches import LabelledImages
+from s3_jax.classification.dataset import ImageData, open_data
+from s3_jax.classification.pretrained import checksum, open_pretrained, with_pretrained
+from s3_jax.config import AugmentConfig, Config, DataConfig, ModelConfig
+from s3_jax.cost import Cost
+from s3_jax.data.stream import Splits, Subset, nothing
+from s3_jax.errors import S3Error
+from s3_jax.models.families import AnyNetwork, Structure, family_of
+from s3_jax.models.subnet import SubnetMask
+from s3_jax.networks.standalone import Standalone
+from s3_jax.task import Line, Metrics, Task, Terms, Variables, variables_of
+
+# Classes that a prediction lists, the likeliest first.
+RANKED = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classification(Task):
+    """One class an image. `pretrained`: the network of config.train.init_from."""
+
+    model: ModelConfig
+    images: ImageData
+    data: DataConfig
+    augment: AugmentConfig
+    pretrained: Standalone | None = None
+    splits: Splits = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "splits", self.images.splits)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their numbers."""
+        return self.images.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def record(self) -> dict[str, Any]:
+        """The data set, and the use of its splits."""
+        return self.images.record()
+
+    def bound(self) -> dict[str, Any]:
+        """The names of the classes."""
+        return {"class_names": list(self.class_names)}
+
+    def start(self) -> dict[str, Any]:
+        """The checksum of the network of config.train.init_from."""
+        return {} if self.pretrained is None else {"init_from_sha256": checksum(self.pretrained)}
+
+    def examples(self, subset: Subset, *, training: bool) -> LabelledImages:
+        """The images of a subset with their classes."""
+        settings: dict[str, Any] = {"augment": self.augment, "num_classes": self.num_classes} if training else {}
+        return LabelledImages(subset, self.data, self.model.image_size, **settings)
+
+    def network(
+        self, structure: Structure, rngs: nnx.Rngs, *, batch_axis: str | None = None, platform: str | None = None
+    ) -> AnyNetwork:
+        """A transformer with a classifier."""
+        model = self.model
+        return family_of(structure).make(
+            structure,
+            image_size=model.image_size,
+            patch_size=model.patch_size,
+            num_classes=self.num_classes,
+            dtype=model.dtype,
+            kernel_std=model.kernel_std,
+            remat=model.remat,
+            every_width=model.every_width,
+            batch_axis=batch_axis,
+            platform=platform,
+            rngs=rngs,
+        )
+
+    def initial(self, structure: Structure, key: Array, tell: Callable[[str], None]) -> Variables:
+        """Random weights; in a supernet, over them those of config.train.init_from."""
+        random = variables_of(self.network(structure, nnx.Rngs(params=key)))
+        if self.pretrained is None:
+            return random
+        return with_pretrained(self.pretrained, self.class_names, self.model, self.data, structure, random, tell)
+
+    def terms(
+        self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float
+    ) -> Terms:
+        """Cross-entropy of image (B, H, W, 3) with soft labels "target" (B, classes), and the sum of the labels."""
+        logits = network(batch["image"], subnet, max_drop_path=max_drop_path, key=key if max_drop_path > 0 else None)
+        return {"cross_entropy": soft_cross_entropy(logits, batch["target"] * batch["weight"][:, None])}
+
+    def predict(self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None) -> dict[str, Array]:
+        """The likeliest classes "ranked" (B, 5 or all), whether the logits are "finite" (B,), and the "label" (B,)."""
+        logits = network(batch["image"], subnet)
+        ranked = jax.lax.top_k(logits, min(RANKED, self.num_classes))[1]
+        return {"ranked": ranked, "finite": jnp.isfinite(logits).all(-1), "label": batch["label"]}
+
+    def lines(self, subset: Subset, rows: Sequence[int], predicted: dict[str, np.ndarray]) -> list[Line]:
+        """Number, class and likeliest classes of each image. Raises S3Error where logits are not finite."""
+        bad = int((~predicted["finite"]).sum())
+        if bad:
+            raise S3Error(
+                f"the network's answers to {bad} of {len(rows)} images are not finite: its weights are far too large, "
+                "or its preprocessing (mean, std) is none"
+            )
+        each = zip(rows, predicted["label"].tolist(), predicted["ranked"].tolist(), strict=True)
+        return [{"image": int(subset.indices[row]), "label": label, "ranked": ranked} for row, label, ranked in each]
+
+    def score(self, lines: Sequence[Line]) -> Metrics:
+        """Top-1 and top-5 accuracy and top-1 error, in percent."""
+        labels = np.array([line["label"] for line in lines])
+        hits = np.array([line["ranked"] for line in lines]) == labels[:, None]
+        right, among_five = int(hits[:, 0].sum()), int(hits.sum())
+        return {
+            "top1": 100.0 * right / len(lines),
+            "top5": 100.0 * among_five / len(lines),
+            "error": 100.0 * (1.0 - right / len(lines)),
+        }
+
+    def error(self, metrics: Metrics) -> float:
+        """Top-1 error in percent."""
+        return metrics["error"]
+
+    def cost(self, architecture: Any) -> Cost:
+        """Parameters and multiply-adds on one image, the classifier included."""
+        sizes = {"image_size": self.model.image_size, "patch_size": self.model.patch_size}
+        return family_of(architecture).cost(architecture, **sizes, num_classes=self.num_classes)
+
+
+def of_classes(model: ModelConfig, class_names: Sequence[str], data: DataConfig | None = None) -> Classification:
+    """The task of these classes without images of its own: to make programs, or to measure on images of others."""
+    images = ImageData("", "", tuple(class_names), Splits(nothing(), nothing(), nothing(), nothing()))
+    return Classification(model, images, data or DataConfig(), AugmentConfig())
+
+
+def open_task(config: Config) -> Classification:
+    """Classification of a configuration's images. Raises S3Error where they, or what to begin with, do not fit."""
+    images = open_data(config.data, seed=config.seed)
+    return Classification(config.model, images, config.data, config.augment, open_pretrained(config))
+
+
+def soft_cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
+    """Cross-entropy of (B, classes) logits to soft labels (B, classes), summed over images, and the labels' sum."""
+    return -(target * jax.nn.log_softmax(logits)).sum(), target.sum()

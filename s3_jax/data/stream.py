@@ -1,0 +1,286 @@
+"""Batches of examples, for every task: each batch is a function of its number alone; Grain orders and prefetches them.
+
+Examples are numbered along one endless stream, epoch after epoch: example i of step s has position s * B + i, and what
+it is (Grain's index shuffle, new in every epoch) and how it is augmented derive from the seed and that position. So a
+training resumes at any step, and neither the number of loader workers nor that of hosts changes a single bit. Where an
+epoch repeats its examples, the views of one stand apart in their batch, so that a mix of neighbours does not pair them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+from absl import flags, logging
+
+from s3_jax.data.randomness import EXAMPLE, MIX, ORDER, generator
+from s3_jax.data.sources import BadImage, ImageSource, MemoryImages
+from s3_jax.errors import S3Error
+
+Example = dict[str, np.ndarray]
+Batch = dict[str, np.ndarray]
+
+# Without worker processes: batches that are made at the same time, and made ahead.
+_THREADS = 2
+_AHEAD = 2
+# Generators whose workers are to be ended before the interpreter goes down, if the caller did not close them.
+_OPEN: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """Some images of one split."""
+
+    source: ImageSource
+    indices: np.ndarray  # (N,) int64, sorted numbers of images in the source
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def shared_with(self, other: Subset) -> int:
+        """Number of images that both have, for subsets of one data set."""
+        ours, theirs = (subset.source.identities[subset.indices] for subset in (self, other))
+        return len(np.intersect1d(ours, theirs))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """What the images of a data set are used for; what is trained on is in neither holdout nor test."""
+
+    train: Subset  # of supernets
+    train_and_holdout: Subset  # the whole train split, of single networks
+    holdout: Subset  # for E-T Error and search
+    test: Subset  # passed once for each network, at the end
+
+    def record(self) -> dict[str, Any]:
+        """For each use the split, the images used and how many the split has.
+
+        "overlap" tells how many test images E-T Error and search have seen, as in the paper's own protocol.
+        """
+        uses = {"train": self.train, "holdout": self.holdout, "test": self.test}
+        splits = {
+            use: {"split": subset.split, "images": len(subset), "of": len(subset.source)}
+            for use, subset in uses.items()
+        }
+        return {"splits": splits, "overlap": {"holdout_test": self.holdout.shared_with(self.test)}}
+
+
+def nothing() -> Subset:
+    """A subset without images, for those who ask a task for the shapes of its examples alone."""
+    images = MemoryImages(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int64), "nothing")
+    return Subset(images, np.arange(0), "none")
+
+
+class Examples(Protocol):
+    """What a task makes of the images of a subset, for training or for evaluation; loader processes get a copy.
+
+    Classes that name this as their base need to write only what has no body here.
+    """
+
+    subset: Subset
+    repeats: int = 1  # how often an epoch of training shows each example that it shows
+
+    def blank(self) -> Example:
+        """Arrays of an example's shapes and types, zeros, for examples that do not count."""
+        raise NotImplementedError
+
+    def example(self, row: int, rng: np.random.Generator | None) -> Example:
+        """An example as arrays; augmented by draws of `rng`, or as evaluation sees it where that is None.
+
+        Raises BadImage.
+        """
+        raise NotImplementedError
+
+    def mixed(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """A batch of training after whatever its examples do to each other."""
+        return batch
+
+    def check_batch(self, batch_size: int, process_count: int) -> None:
+        """Raises S3Error for a batch of training that cannot be made."""
+
+
+def train_batches(
+    examples: Examples,
+    *,
+    batch_size: int,
+    seed: int,
+    num_workers: int = 0,
+    skip_bad: bool = False,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Generator[Batch, None, None]:
+    """Endless training batches from `start_step` on; closing the generator ends its loader workers.
+
+    batch_size: examples of a step over all processes; this process yields its contiguous slice of b = batch_size /
+    process_count. Arrays are those of an example with a leading axis (b, ...), and "weight", float32 (b,): 1, or 0 for
+    a bad image that was skipped. Raises S3Error for sizes that do not fit and, without `skip_bad`, for an image that
+    cannot be decoded.
+    """
+    rows = _local_rows(batch_size, process_index, process_count)
+    shuffle_seed = int(generator(seed, ORDER).integers(2**32))
+    order = grain.MapDataset.range(len(examples.subset)).shuffle(seed=shuffle_seed).repeat()
+    batches = _TrainBatches(_Reader(examples, skip_bad), order, batch_size, rows, seed)
+    return _prefetched(batches, range(start_step, sys.maxsize), num_workers)
+
+
+def eval_batches(
+    examples: Examples,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    skip_bad: bool = False,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Generator[Batch, None, None]:
+    """Every example once, in order, in ceil(N / batch_size) batches of one shape.
+
+    Arrays as for `train_batches`; "weight" is 0 for the last batch's padding as well. Raises S3Error as it does.
+    """
+    rows = _local_rows(batch_size, process_index, process_count)
+    batches = _EvalBatches(_Reader(examples, skip_bad), batch_size, rows)
+    return _prefetched(batches, range(-(-len(examples.subset) // batch_size)), num_workers)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reader:
+    """Puts examples into batches; knows what to do about bad ones."""
+
+    examples: Examples
+    skip_bad: bool
+
+    def empty(self, count: int) -> Batch:
+        """A batch of so many examples that do not count."""
+        blank = {name: np.zeros((count, *array.shape), array.dtype) for name, array in self.examples.blank().items()}
+        return blank | {"weight": np.zeros(count, np.float32)}
+
+    def read(self, row: int, rng: np.random.Generator | None, batch: Batch, place: int) -> None:
+        """Write an example to its place in the batch; a bad one that may be skipped leaves it as it is."""
+        try:
+            example = self.examples.example(row, rng)
+        except BadImage as error:
+            subset = self.examples.subset
+            name = subset.source.name(int(subset.indices[row]))
+            if self.skip_bad:
+                logging.warning("skipped %s: %s", name, error)
+                return
+            raise S3Error(
+                f"{name}: {error}; replace it, or leave out such images with data.on_bad_image='skip'"
+            ) from error
+        for key, array in example.items():
+            batch[key][place] = array
+        batch["weight"][place] = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _TrainBatches:
+    """Training batches by step."""
+
+    reader: _Reader
+    order: grain.MapDataset  # row of the subset at every position of the stream
+    batch_size: int
+    rows: range  # of the batch, this process's
+    seed: int
+
+    def __call__(self, step: int) -> Batch:
+        batch = self.reader.empty(len(self.rows))
+        for place, row in enumerate(self.rows):
+            position = step * self.batch_size + row
+            self.reader.read(self._row(position), generator(self.seed, EXAMPLE, position), batch, place)
+        return self.reader.examples.mixed(batch, generator(self.seed, MIX, step))
+
+    def _row(self, position: int) -> int:
+        """The subset's row at a position of the stream.
+
+        An epoch of N examples takes the first N / R images of its order R times, cut off at N as DeiT's sampler does.
+        They come in groups that are seen as a whole R times, so that the views of an image are a group apart.
+        """
+        length, repeats = len(self.reader.examples.subset), self.reader.examples.repeats
+        group = max(1, min(self.batch_size, length) // repeats)
+        epoch, place = divmod(position, length)
+        number, within = divmod(place, group * repeats)
+        return self.order[epoch * length + number * group + within % group]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _EvalBatches:
+    """Evaluation batches by number."""
+
+    reader: _Reader
+    batch_size: int
+    rows: range
+
+    def __call__(self, number: int) -> Batch:
+        batch = self.reader.empty(len(self.rows))
+        for place, row in enumerate(self.rows):
+            position = number * self.batch_size + row
+            if position < len(self.reader.examples.subset):
+                self.reader.read(position, None, batch, place)
+        return batch
+
+
+def _local_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    if batch_size < 1 or batch_size % process_count:
+        raise S3Error(
+            f"a batch of {batch_size} examples cannot be shared by {process_count} processes; "
+            f"choose a positive multiple of {process_count}"
+        )
+    local = batch_size // process_count
+    return range(process_index * local, (process_index + 1) * local)
+
+
+def _prefetched(make_batch: Callable[[int], Batch], numbers: range, num_workers: int) -> Generator[Batch, None, None]:
+    """The batches of these numbers, in order, made ahead by threads, or by `num_workers` processes."""
+    dataset = grain.MapDataset.range(numbers.start, numbers.stop).map(make_batch)
+    if num_workers:
+        in_worker = dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1)
+        batches = _iterate(in_worker.mp_prefetch(options, _start_worker))
+    else:
+        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+        batches = _iterate(dataset.to_iter_dataset(options))
+    _OPEN.add(batches)
+    return batches
+
+
+def _iterate(dataset: grain.IterDataset) -> Generator[Batch, None, None]:
+    if not flags.FLAGS.is_parsed():  # Grain reads its flags when it starts workers, also in a notebook or a test
+        flags.FLAGS.mark_as_parsed()
+    iterator = iter(dataset)
+    try:
+        for batch in iterator:
+            # Out of the memory shared with a worker, which is unmapped behind the back of whoever still looks at it.
+            yield {name: np.array(value) if type(value) is not np.ndarray else value for name, value in batch.items()}
+    finally:
+        iterator.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    for batches in list(_OPEN):
+        batches.close()
+
+
+def _start_worker(index: int, count: int) -> None:
+    """In a new worker: signals to the process group are the main process's to handle, and no worker outlives it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # returns also after kill -9, of which Grain's workers would not notice
+    os._exit(1)

@@ -1,0 +1,123 @@
+"""What a task is: all that depends on what the networks of a run are asked; everything else is common to all tasks.
+
+A task is a value that follows the protocol `Task`: a frozen dataclass in a room of its own, such as `classification`.
+Training, evaluation, the phases of the method and fine-tuning take it as it is and know nothing of its kind.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from s3_jax.cost import Cost
+from s3_jax.data.stream import Examples, Splits, Subset
+from s3_jax.errors import S3Error
+from s3_jax.models.families import Structure
+from s3_jax.models.subnet import Params, SubnetMask
+
+# Of one device's part of a batch: for each term of the loss its sum over the examples, and the count it is divided by.
+Terms = dict[str, tuple[Array, Array]]
+Line = dict[str, Any]
+Metrics = dict[str, float]
+
+
+class Variables(NamedTuple):
+    """What a network holds, as nested dicts: what is trained, and the running statistics of batch normalisation."""
+
+    params: Params
+    stats: Params
+
+
+def open_task(config: Any) -> Task:
+    """The task of a configuration, with its data. Raises S3Error where there is no such task, or its data do not fit.
+
+    config.task: the package that has the task; its function `open_task` is given the whole configuration.
+    """
+    try:
+        room = importlib.import_module(config.task)
+    except (ImportError, TypeError, ValueError) as error:
+        raise S3Error(f"config.task = {config.task!r}: {error}; expected one like s3_jax.classification") from error
+    if not hasattr(room, "open_task"):
+        raise S3Error(f"config.task = {config.task!r}: it has no function open_task, as s3_jax.classification has")
+    return room.open_task(config)
+
+
+def variables_of(network: nnx.Module) -> Variables:
+    """What a network holds, as nested dicts."""
+    params, stats = nnx.state(network, nnx.Param, nnx.BatchStat)
+    return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+
+class Task(Protocol):
+    """The functions in which tasks differ. A batch is a dict of arrays with a leading example axis, see `stream`.
+
+    Classes that name this as their base need to write only what has no body here.
+    """
+
+    splits: Splits  # the data, and what they are used for
+
+    def record(self) -> dict[str, Any]:
+        """What a result says of its data, as JSON, with the record of the splits."""
+        return self.splits.record()
+
+    def bound(self) -> dict[str, Any]:
+        """What else of the data must be the same when a run is taken up again."""
+        return {}
+
+    def start(self) -> dict[str, Any]:
+        """What tells the weights apart that trainings begin with; nothing where those are random."""
+        return {}
+
+    def examples(self, subset: Subset, *, training: bool) -> Examples:
+        """The examples of a subset."""
+        raise NotImplementedError
+
+    def network(
+        self, structure: Structure, rngs: nnx.Rngs, *, batch_axis: str | None = None, platform: str | None = None
+    ) -> nnx.Module:
+        """The network of an architecture, or the supernet of a space, with random weights.
+
+        batch_axis: the mesh axis over which `jax.shard_map` splits a batch. platform: of the devices, as JAX calls it.
+        """
+        raise NotImplementedError
+
+    def initial(self, structure: Structure, key: Array, tell: Callable[[str], None]) -> Variables:
+        """What a training begins with, on the host or one device; `tell` says to the user what is not random of it."""
+        return variables_of(self.network(structure, nnx.Rngs(params=key)))
+
+    def terms(
+        self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float
+    ) -> Terms:
+        """The loss of a network in training on one device's part of a batch; see `Terms`.
+
+        Examples of weight 0 count nowhere. Statistics that the network keeps are updated in place.
+        """
+        raise NotImplementedError
+
+    def predict(self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None) -> dict[str, Array]:
+        """What a network says of a batch, and what else of it a score needs: arrays with a leading example axis."""
+        raise NotImplementedError
+
+    def lines(self, subset: Subset, rows: Sequence[int], predicted: dict[str, np.ndarray]) -> list[Line]:
+        """A JSON record for each example, from predictions for these rows of a subset.
+
+        Raises S3Error where a network's answers are not finite.
+        """
+        raise NotImplementedError
+
+    def score(self, lines: Sequence[Line]) -> Metrics:
+        """The metrics of all examples, from their records alone."""
+        raise NotImplementedError
+
+    def error(self, metrics: Metrics) -> float:
+        """What E-T Error and search minimise, in percent from 0 to 100."""
+        raise NotImplementedError
+
+    def cost(self, architecture: Any) -> Cost:
+        """Parameters and multiply-adds of the whole network of an architecture."""
+        raise NotImplementedError

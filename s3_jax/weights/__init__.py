@@ -1,1 +1,0 @@
-"""Weights of published models: read from files of other frameworks, renamed, resized, written back."""

@@ -1,0 +1,60 @@
+"""A task that the package does not know goes through the whole method, is killed, and comes to the same result."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import kill_and_compare
+import pytest
+from tiny_config import get_config
+
+from s3_jax.config import Config, from_mapping
+from s3_jax.errors import S3Error
+from s3_jax.task import open_task
+from s3_jax.training.records import read_json
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = [
+    f"--config={ROOT / 'tests' / 'tiny_config.py'}",
+    "--config.task=toy_task",
+    *("--config.train.epochs=10.0", "--config.train.batch_size=16", "--config.run.checkpoint_every=25"),
+    *("--config.retrain.train.epochs=10.0", "--config.retrain.train.batch_size=16"),
+]
+
+
+def start(workdir: Path, compiled: Path) -> subprocess.Popen:
+    paths = {"PYTHONPATH": str(ROOT / "tests"), "JAX_COMPILATION_CACHE_DIR": str(compiled)}
+    command = kill_and_compare.command(SETTINGS, workdir)
+    return subprocess.Popen(command, env={**os.environ, **paths}, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_task_of_ones_own_is_searched_killed_and_taken_up_again(tmp_path: Path) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    first = start(alone, tmp_path / "compiled")
+    told, _ = first.communicate(timeout=600)
+    assert first.returncode == 0
+    assert "Report:" in told
+    result = read_json(alone / "result.json")
+    assert result["winner"]["test_accuracy"] > 80  # a mean error of colours below 0.2; of a constant it is 0.25
+    process = start(killed, tmp_path / "compiled")
+    while not (killed / "space_0" / "et_error.json").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    again = start(killed, tmp_path / "compiled")
+    assert again.communicate(timeout=600)
+    assert again.returncode == 0
+    assert kill_and_compare.differences(killed, alone) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [("s3_jax.nothing", "No module named 's3_jax.nothing'"), ("s3_jax.cost", "it has no function open_task")],
+)
+def test_a_package_that_has_no_task_is_refused(task: str, message: str) -> None:
+    config = get_config()
+    config.task = task
+    with pytest.raises(S3Error, match=f"config.task = {task!r}: {message}"):
+        open_task(from_mapping(Config, config.to_dict()))
