@@ -62,6 +62,21 @@ def test_examples_are_scored_by_their_own_lines() -> None:
         task.lines(subset, [0, 1, 2, 3], predicted | {"finite": np.array([True, False, True, False])})
 
 
+def test_an_image_of_weight_0_is_in_no_sum_and_no_count() -> None:
+    """Whatever its target is; the logits of the stand-in are an image's first pixel."""
+    task = of_classes(ModelConfig(), "abc")
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.normal(size=(4, 2, 2, 3)), "target": rng.dirichlet(np.ones(3), 4), "weight": np.ones(4)}
+    kept = {name: array[[0, 2]] for name, array in batch.items()}
+
+    def terms(batch: dict) -> tuple[float, float]:
+        (found,) = task.terms(lambda image, *_, **__: image[:, 0, 0], batch, None, None, 0.0).values()
+        return tuple(map(float, found))
+
+    np.testing.assert_allclose(terms(batch | {"weight": np.array([1.0, 0, 1, 0])}), terms(kept), rtol=1e-6)
+    assert terms(batch)[1] == pytest.approx(4.0)
+
+
 class Plain(nnx.Module):
     """Nothing to train."""
 

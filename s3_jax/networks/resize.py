@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
+import jax
 import numpy as np
 
 
@@ -13,8 +15,8 @@ def resize_table(table: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     As `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`: edges repeated, no antialiasing.
     """
-    rows, columns = (_repeating(old, new) for old, new in zip(table.shape[:2], size, strict=True))
-    return _apply(rows, columns, table)
+    resized = cv2.resize(table.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)
+    return resized.reshape(*size, -1).astype(table.dtype)  # OpenCV leaves out an axis of one channel
 
 
 def resize_positions(positions: np.ndarray, num_tokens: int) -> np.ndarray:
@@ -23,9 +25,8 @@ def resize_positions(positions: np.ndarray, num_tokens: int) -> np.ndarray:
     As the same with `antialias=True`: another cubic kernel, widened where the square shrinks, cut at the edges.
     """
     old, new = (math.isqrt(count - 1) for count in (len(positions), num_tokens))
-    matrix = _antialiased(old, new)
-    grid = _apply(matrix, matrix, positions[1:].reshape(old, old, -1))
-    return np.concatenate([positions[:1], grid.reshape(new * new, -1)])
+    grid = jax.image.resize(positions[1:].reshape(old, old, -1), (new, new, positions.shape[-1]), "bicubic")
+    return np.concatenate([positions[:1], np.asarray(grid, positions.dtype).reshape(new * new, -1)])
 
 
 def fit_table(table: np.ndarray, windows: Sequence[int], side: int) -> np.ndarray:
@@ -55,35 +56,11 @@ def resize_patches(kernel: np.ndarray, side: int) -> np.ndarray:
     if side == old:
         return kernel
     matrix = np.linalg.pinv(_antialiased(old, side)).T if side > old else _antialiased(side, old).T
-    return _apply(matrix, matrix, kernel.reshape(old, old, -1)).reshape(side, side, *kernel.shape[2:])
-
-
-def _apply(rows: np.ndarray, columns: np.ndarray, table: np.ndarray) -> np.ndarray:
-    return np.einsum("yh,xw,hwc->yxc", rows, columns, table.astype(np.float64)).astype(table.dtype)
-
-
-def _repeating(old: int, new: int) -> np.ndarray:
-    """Weights (new, old) of one axis, whose ends are repeated."""
-    matrix = np.zeros((new, old))
-    for index in range(new):
-        centre = (index + 0.5) * old / new - 0.5
-        first = math.floor(centre)
-        for tap in range(first - 1, first + 3):
-            matrix[index, min(max(tap, 0), old - 1)] += _cubic(centre - tap, -0.75)
-    return matrix
+    flat = kernel.reshape(old, old, -1).astype(np.float64)
+    resized = np.einsum("yh,xw,hwc->yxc", matrix, matrix, flat)
+    return resized.astype(kernel.dtype).reshape(side, side, *kernel.shape[2:])
 
 
 def _antialiased(old: int, new: int) -> np.ndarray:
-    """Weights (new, old) of one axis: the kernel as wide as the spacing, and normalised where the ends cut it."""
-    scale = max(old / new, 1.0)
-    centres = (np.arange(new) + 0.5) * old / new - 0.5
-    matrix = np.array([[_cubic((centre - tap) / scale, -0.5) for tap in range(old)] for centre in centres])
-    return matrix / matrix.sum(1, keepdims=True)
-
-
-def _cubic(x: float, a: float) -> float:
-    """Keys' cubic kernel of sharpness `a` at distance `x`."""
-    x = abs(x)
-    if x <= 1:
-        return (a + 2) * x**3 - (a + 3) * x**2 + 1
-    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+    """Weights (new, old) of one axis in bicubic interpolation as `resize_positions` has it."""
+    return np.asarray(jax.image.resize(np.eye(old, dtype=np.float32), (new, old), "bicubic"), np.float64)
