@@ -11,7 +11,6 @@ setup(
     install_requires=[
         "absl-py",
         "array-record",
-        "chex",
         "etils[epath]",
         "flax>=0.12.8",
         "fsspec",

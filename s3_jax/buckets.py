@@ -66,14 +66,14 @@ class BucketPath(PosixGPath):
 
     def entries(self) -> list[BucketEntry]:
         """What is directly below it, in no order; one request for each thousand."""
-        with told(self):
+        with refusals_as_s3_errors(self):
             found = filesystem().ls(str(self), detail=True)
         named = ((os.path.basename(each["name"].rstrip("/")), each["type"] == "directory") for each in found)
         return [BucketEntry(name, is_folder) for name, is_folder in named if name]
 
     def read_bytes(self) -> bytes:
         """The object's content."""
-        with told(self):
+        with refusals_as_s3_errors(self):
             return filesystem().cat_file(str(self))
 
     def read_text(self, encoding: str | None = "utf-8", errors: str = "strict") -> str:
@@ -83,7 +83,7 @@ class BucketPath(PosixGPath):
     def write_bytes(self, data: bytes) -> int:
         """Write the object, whole or not at all. Raises S3Error where there is no such bucket, too."""
         try:
-            with told(self):
+            with refusals_as_s3_errors(self):
                 filesystem().pipe_file(str(self), data)
         except FileNotFoundError as error:
             raise S3Error(
@@ -98,7 +98,7 @@ class BucketPath(PosixGPath):
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the object."""
         try:
-            with told(self):
+            with refusals_as_s3_errors(self):
                 filesystem().rm_file(str(self))
         except FileNotFoundError:
             if not missing_ok:
@@ -110,7 +110,7 @@ class BucketPath(PosixGPath):
 
     def _info(self) -> dict[str, Any]:
         try:
-            with told(self):
+            with refusals_as_s3_errors(self):
                 return filesystem().info(str(self))
         except FileNotFoundError:
             return {}
@@ -144,7 +144,7 @@ def filesystem() -> Any:
 
 
 @contextmanager
-def told(path: object) -> Iterator[None]:
+def refusals_as_s3_errors(path: object) -> Iterator[None]:
     """What a bucket refuses, told as S3Error; what is not there stays FileNotFoundError, what is, FileExistsError."""
     try:
         yield

@@ -148,7 +148,7 @@ def _samples(run: Run, index: int, space: SearchSpace) -> tuple[Architecture, ..
     """
     settings, rng = run.config.evolution, run.rng(f"space_{index}/samples")
     attempts = run.config.search.max_attempts
-    with _told_in_a_bound_folder(run, bound=index > 0):
+    with _advice_for_a_bound_folder(run, bound=index > 0):
         draw = partial(sample_within, space, rng, settings.budget, run.task.cost, attempts)
         samples = [draw() for _ in range(settings.num_samples)]
         check_sampled(space, samples)
@@ -156,7 +156,7 @@ def _samples(run: Run, index: int, space: SearchSpace) -> tuple[Architecture, ..
 
 
 @contextmanager
-def _told_in_a_bound_folder(run: Run, *, bound: bool = True) -> Iterator[None]:
+def _advice_for_a_bound_folder(run: Run, *, bound: bool = True) -> Iterator[None]:
     """Advice to change settings, where the folder keeps those that it has."""
     try:
         yield
@@ -195,7 +195,7 @@ def _measure(
     settings, phase = run.config.evolution, f"space_{index}"
     evaluated = _evaluate(run, f"{phase}/samples", samples, record)
     last = index + 1 == settings.num_spaces
-    with _told_in_a_bound_folder(run):
+    with _advice_for_a_bound_folder(run):
         evolution = evolve(space, evaluated, settings, map_sizes=run.map_sizes, seed=run.config.seed, record_only=last)
         for budget in () if last else (settings.budget, run.config.search.budget):
             check_budget(evolution.space, budget, run.task.cost)

@@ -130,7 +130,7 @@ def bias_sums(architecture: Architecture) -> int:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_that_of_its_bodies(seed, arguments):
+def test_a_stand_alone_network_executes_its_cost_and_a_masked_one_that_of_its_variants(seed, arguments):
     variables, batch, key = arguments
     architecture = sample(SPACE, np.random.default_rng(seed))
     needed = BATCH * cost(architecture, image_size=16, patch_size=2, num_classes=CLASSES).macs

@@ -113,7 +113,7 @@ def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Window
 def roll_back(x: Array, shift: int, axis: int, shifted: Shifted) -> Array:
     """`x` with the first `shift` entries of an axis moved to its end, where `shifted`.
 
-    Not jnp.roll: so that one compiled body serves the blocks that shift and those that do not.
+    Not jnp.roll: so that one compiled variant serves the blocks that shift and those that do not.
     """
     if not shift:
         return x

@@ -137,7 +137,7 @@ def expand(layer: Linear, x: Array, computed: int | None = None) -> Array:
 
 
 def contract(layer: Linear, units: Array, active: Count = None, computed: int | None = None) -> Array:
-    """GELU of the MLP's units, of which the first `active` count, and their way back to channels.
+    """GELU of the MLP's units, of which the first `active` count, and their projection back to channels.
 
     (..., U) to (..., computed), the first `computed` channels (None: all). Of the weights' units the first U are used.
     """

@@ -14,8 +14,8 @@ from jax import Array
 RECOMPUTED = "recomputed"
 
 # (inputs, settings, which have no gradient) to an array.
-Body = Callable[[Any, Any], Array]
-# (inputs, settings, index of the body) to an array: what `one_of` makes of several bodies.
+Variant = Callable[[Any, Any], Array]
+# (inputs, settings, index of the variant) to an array: what `one_of` makes of several variants.
 Part = Callable[[Any, Any, Array], Array]
 
 
@@ -24,45 +24,45 @@ def zeros_of(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
 
 
-def pull_back(body: Body, inputs: Any, settings: Any, cotangent: Array) -> Any:
-    """The gradient with respect to `inputs`; the body's own operations, done again, are traced under a name."""
+def pull_back(variant: Variant, inputs: Any, settings: Any, cotangent: Array) -> Any:
+    """The gradient with respect to `inputs`; the variant's own operations, done again, are traced under a name."""
     with jax.named_scope(RECOMPUTED):
-        back = jax.vjp(lambda tree: body(tree, settings), inputs)[1]
+        back = jax.vjp(lambda tree: variant(tree, settings), inputs)[1]
     return back(cotangent)[0]
 
 
-def recomputed(body: Body) -> Body:
+def recomputed(variant: Variant) -> Variant:
     """The same function, whose backward pass keeps what went in and computes the rest again."""
-    run = jax.custom_vjp(body)
+    run = jax.custom_vjp(variant)
 
     def backward(arguments: tuple[Any, Any], cotangent: Array) -> tuple[Any, None]:
         """The gradient with respect to the inputs."""
-        return pull_back(body, *arguments, cotangent), None
+        return pull_back(variant, *arguments, cotangent), None
 
-    run.defvjp(lambda *arguments: (body(*arguments), arguments), backward)
+    run.defvjp(lambda *arguments: (variant(*arguments), arguments), backward)
     return run
 
 
-def one_of(bodies: Sequence[Body]) -> Part:
-    """The function (inputs, settings, index) that computes one of `bodies`, index 1 the first; 0 gives zeros.
+def one_of(variants: Sequence[Variant]) -> Part:
+    """The function (inputs, settings, index) that computes one of `variants`, index 1 the first; 0 gives zeros.
 
-    The backward pass, with respect to `inputs`, computes the body again. Otherwise every body would keep what its own
-    backward pass needs, zeros for those not picked: on a CPU that took longer than the attention itself.
+    The backward pass, with respect to `inputs`, computes the variant again. Otherwise every variant would keep what its
+    own backward pass needs, zeros for those not picked: on a CPU that took longer than the attention itself.
     """
 
     @jax.custom_vjp
     def pick(inputs: Any, settings: Any, index: Array) -> Array:
-        """The picked body alone."""
-        nothing = jax.eval_shape(bodies[0], inputs, settings)
-        return jax.lax.switch(index, [lambda *_: zeros_of(nothing), *bodies], inputs, settings)
+        """The picked variant alone."""
+        nothing = jax.eval_shape(variants[0], inputs, settings)
+        return jax.lax.switch(index, [lambda *_: zeros_of(nothing), *variants], inputs, settings)
 
     def backward(arguments: tuple[Any, ...], cotangent: Array) -> tuple[Any, None, None]:
-        """The gradient of the picked body alone."""
+        """The gradient of the picked variant alone."""
         inputs, settings, index = arguments
         pulls: list[Callable[..., Any]] = [lambda *_: zeros_of(inputs)]
-        pulls += [partial(pull_back, body) for body in bodies]
+        pulls += [partial(pull_back, variant) for variant in variants]
         return jax.lax.switch(index, pulls, inputs, settings, cotangent), None, None
 
-    # Keeps what went in, and nothing that the body made of it.
+    # Keeps what went in, and nothing that the variant made of it.
     pick.defvjp(lambda *arguments: (pick(*arguments), arguments), backward)
     return pick

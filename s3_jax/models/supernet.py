@@ -1,9 +1,9 @@
 """The blocks of a supernet's stage for the subnet that a mask describes: each computed at about its own width.
 
 A block has five parts: the projection to queries, keys and values; attention; the heads' output projection; the MLP's
-first and its second layer. A part is compiled once for each of a few sizes, its bodies: attention for each size of
-window, the others for each number of channels. A block runs in the smallest body that holds it, with what that has too
-much masked to zero; bodies that are not picked cost nothing, and a block that is not in the subnet picks none.
+first and its second layer. A part is compiled once for each of a few sizes, its variants: attention for each size of
+window, the others for each number of channels. A block runs in the smallest variant that holds it, with what that has
+too much masked to zero; variants that are not picked cost nothing, and a block that is not in the subnet picks none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from s3_jax.models.layers import (
     layer_norm,
     masked,
 )
-from s3_jax.models.recompute import Body, Part, one_of
+from s3_jax.models.recompute import Part, Variant, one_of
 from s3_jax.models.subnet import StageMask
 from s3_jax.space import StageSpace, hidden_dim
 
@@ -50,8 +50,8 @@ class BlockMask(NamedTuple):
     heads: Array
     hidden: Array
     shifted: Array | np.ndarray
-    width_body: Array  # of parts that have one for each number of channels: see `one_of`
-    window_body: Array  # of attention
+    width_variant: Array  # of parts that have one for each number of channels: see `one_of`
+    window_variant: Array  # of attention
 
 
 def run_subnet_stage(
@@ -69,7 +69,7 @@ def run_subnet_stage(
 ) -> Array:
     """The blocks of a supernet's stage, stacked on a depth axis (D, ...): (B, H, W, C) to the same.
 
-    limit: the largest side of a window, in tokens; None is no limit. every_width: compile bodies for every number of
+    limit: the largest side of a window, in tokens; None is no limit. every_width: compile variants for every number of
     channels; otherwise for the largest alone. batch_axis: as for `drop_path`. Blocks that are not in the subnet add
     zeros, which cost a fill and no product.
     """
@@ -86,9 +86,9 @@ def run_subnet_stage(
 
 
 def block_masks(mask: StageMask, space: StageSpace, every_width: bool) -> BlockMask:
-    """What every block of a stage is, and which bodies it picks."""
+    """What every block of a stage is, and which variants it picks."""
     width = jnp.argmax(np.array(_widths(space, every_width)) >= mask.embed_dim)
-    picked = (jnp.where(mask.active, 1 + body, 0) for body in (width, jnp.asarray(mask.window)))
+    picked = (jnp.where(mask.active, 1 + variant, 0) for variant in (width, jnp.asarray(mask.window)))
     return BlockMask(jnp.asarray(mask.heads), jnp.asarray(mask.hidden), np.arange(len(mask.active)) % 2 == 1, *picked)
 
 
@@ -99,8 +99,8 @@ def block_parts(
     dims = _widths(space, every_width)
     mlps = [(dim, hidden_dim(dim, space.mlp_ratio[-1])) for dim in dims]
 
-    def attention(index: int) -> list[Body]:
-        """The bodies of attention in the block of this number."""
+    def attention(index: int) -> list[Variant]:
+        """The variants of attention in the block of this number."""
         windows = [windows_of_block(side, size[0], size[1], index, limit) for side in space.window]
         return [partial(_attend, windows=each, over_heads=execution.over_heads) for each in windows]
 
@@ -115,7 +115,7 @@ def block_parts(
 
 
 def _widths(space: StageSpace, every_width: bool) -> tuple[int, ...]:
-    """The numbers of channels that bodies are compiled for."""
+    """The numbers of channels that variants are compiled for."""
     return space.embed_dim if every_width else space.embed_dim[-1:]
 
 
@@ -130,11 +130,11 @@ def _run_block(
     """One block, attention and MLP, each with residual and drop path: (B, H, W, C) to the same."""
     block, mask, rate, key = turn
     first, second = (None, None) if key is None else jax.random.split(key)
-    weights, width = block.attention, mask.width_body
+    weights, width = block.attention, mask.width_variant
     attend = parts.attention[shifted if isinstance(shifted, bool) else True]
     qkv = parts.qkv((block.norm1, weights.qkv.kernel[...], x), dim, width)
     inputs = (weights.qkv.bias[...], weights.bias_table[...], qkv)
-    attended = attend(inputs, (mask.heads, shifted), mask.window_body)
+    attended = attend(inputs, (mask.heads, shifted), mask.window_variant)
     x = x + drop_path(parts.projection((weights.proj, attended), dim, width), rate, first, batch_axis)
     units = parts.hidden((block.norm2, block.mlp.fc1, x), dim, width)
     return x + drop_path(parts.output((block.mlp.fc2, units), (dim, mask.hidden), width), rate, second, batch_axis)

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from absl import logging
 
-from s3_jax.buckets import BucketPath, filesystem, told
+from s3_jax.buckets import BucketPath, filesystem, refusals_as_s3_errors
 from s3_jax.errors import S3Error
 from s3_jax.writing import as_json
 
@@ -64,7 +64,7 @@ class _Lock:
         fs = filesystem()
         bucket, key, _ = fs.split_path(str(self._path))
         try:
-            with told(self._path):
+            with refusals_as_s3_errors(self._path):
                 fs.call("DELETE", "b/{}/o/{}", bucket, key, ifGenerationMatch=self._generation)
         except (FileNotFoundError, FileExistsError):  # another has it: `_renew` would have found out
             return
@@ -92,7 +92,7 @@ class _Lock:
         address = fs.base.replace("/storage/v1/", "/upload/storage/v1/") + f"b/{quote(bucket)}/o"
         about = {"uploadType": "media", "name": key, "ifGenerationMatch": generation}
         try:
-            with told(self._path):
+            with refusals_as_s3_errors(self._path):
                 done = fs.call("POST", address, **about, data=as_json(record).encode(), json_out=True)
             self._generation = str(done["generation"])
         except FileExistsError:  # it has another generation, be it that an answer to ourselves was lost on the way
@@ -106,7 +106,7 @@ class _Lock:
 def _read(path: BucketPath) -> tuple[str, Mapping[str, Any]]:
     """The generation and the record of a lock object; no record where there is none, or it is damaged."""
     try:
-        with told(path):
+        with refusals_as_s3_errors(path):
             generation = str(filesystem().info(str(path))["generation"])
         found = json.loads(path.read_bytes())
     except FileNotFoundError:

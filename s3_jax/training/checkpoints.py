@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from s3_jax.buckets import BucketPath, told
+from s3_jax.buckets import BucketPath, refusals_as_s3_errors
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath
 from s3_jax.task import Variables
@@ -174,7 +174,7 @@ def _damage(folder: AnyPath, step: int) -> Iterator[None]:
 def _disk_errors(folder: AnyPath) -> Iterator[None]:
     """What the disk or the bucket refuses, told as S3Error."""
     try:
-        with told(folder) if isinstance(folder, BucketPath) else nullcontext():
+        with refusals_as_s3_errors(folder) if isinstance(folder, BucketPath) else nullcontext():
             yield
     except TimeoutError as error:  # an OSError as well, but not of the disk: processes wait for each other's parts
         raise S3Error(
