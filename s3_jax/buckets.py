@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import io
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -135,6 +136,8 @@ def bucket_path(text: str) -> BucketPath:
     os.environ["EPATH_USE_TF"] = "0"
     # Checkpoints are written past gcsfs, by tensorstore: what it remembers of a folder would be old.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    # It logs the traceback of every error that it raises, and that is told here in words.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     return BucketPath(text)
 
 

@@ -184,9 +184,13 @@ def test_a_bucket_that_cannot_be_written_to_is_refused(server, address, message)
         pass
 
 
-def test_the_command_line_tells_it_in_one_paragraph(server):
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_line_tells_it_in_one_paragraph(server, there):
+    """A bucket without the right to write, and a server that does not answer: nothing listens at port 1."""
+    nobody = {} if there else {"STORAGE_EMULATOR_HOST": "http://localhost:1"}
     command = [sys.executable, "-m", "s3_jax.main", f"--config={ROOT / 'tests' / 'tiny_config.py'}"]
-    done = subprocess.run([*command, "--workdir=gs://read-only/run"], capture_output=True, text=True, cwd=ROOT)
+    command.append("--workdir=gs://read-only/run")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | nobody)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("s3_jax: gs://read-only/run/")
