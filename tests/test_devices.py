@@ -67,6 +67,40 @@ def test_a_checkpoint_of_one_device_goes_on_on_four_that_share_the_parameters(on
     assert shown["sent"]["all-reduce"] < 0.1 * 4 * shown["gradient"]  # of arrays that four devices cannot divide
 
 
+STATISTICS = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np, optax
+from s3_jax.task import Variables
+from s3_jax.training.devices import make_mesh, put_batch, state_layout
+from s3_jax.training.state import init_state
+from s3_jax.training.steps import train_step
+
+def terms(variables, batch, subnet, key):
+    x = variables.params["scale"] * batch["x"]
+    return {"square": (x**2 @ batch["weight"], batch["weight"].sum())}, {"mean": x.mean()}
+
+mesh, sgd = make_mesh(int(sys.argv[1])), optax.sgd(0.1)
+state = init_state(Variables({"scale": jnp.ones(())}, {"mean": jnp.zeros(())}), transformation=sgd, ema_decay=0.0)
+settings = {"transformation": sgd, "schedule": lambda step: 0.1, "accumulation_steps": 1, "ema_decay": 0.0}
+settings |= {"terms": terms, "layout": state_layout(mesh, state, shard=False)}
+step = jax.jit(lambda state, batch: train_step(state, batch, None, jax.random.key(0), **settings))
+batch = put_batch(mesh, {"x": np.arange(8.0, dtype=np.float32), "weight": np.float32([1, 1, 1, 0, 0, 0, 0, 1])})
+state, metrics = step(state, batch)
+print(json.dumps([float(metrics["loss"]), float(state.params["scale"]), float(state.stats["mean"])]))
+"""
+
+
+def test_statistics_are_averaged_and_terms_divided_over_all_devices():
+    """Of four devices, which share eight examples, two have none that counts. By hand: (0 + 1 + 4 + 49) / 4 = 13.5."""
+    program = [sys.executable, "-c", STATISTICS]
+    for count in (1, 4):
+        done = subprocess.run(
+            [*program, str(count)], env=environment(4), capture_output=True, text=True, timeout=TIMEOUT
+        )
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(json.loads(done.stdout), [13.5, 1 - 0.1 * 27, 3.5], rtol=1e-6)
+
+
 def test_more_devices_than_there_are_is_refused():
     there = len(jax.devices())
     with pytest.raises(S3Error, match=rf"config.run.num_devices = {there + 1}, but there are {there} cpu devices"):
