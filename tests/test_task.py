@@ -12,13 +12,14 @@ from tiny_config import get_config
 from s3_jax.config import Config, from_mapping
 from s3_jax.errors import S3Error
 from s3_jax.task import open_task
-from s3_jax.training.records import read_json
+from s3_jax.training.records import read_json, read_json_lines
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
     f"--config={ROOT / 'tests' / 'tiny_config.py'}",
     "--config.task=toy_task",
     *("--config.train.epochs=10.0", "--config.train.batch_size=16", "--config.run.checkpoint_every=25"),
+    "--config.run.evaluate_every=30",
     *("--config.retrain.train.epochs=10.0", "--config.retrain.train.batch_size=16"),
 ]
 
@@ -35,6 +36,12 @@ def test_a_task_of_ones_own_is_searched_killed_and_taken_up_again(tmp_path: Path
     told, _ = first.communicate(timeout=600)
     assert first.returncode == 0
     assert "Report:" in told
+    evaluated = [line for line in read_json_lines(alone / "metrics.jsonl") if "holdout_largest_wrong" in line]
+    assert [(line["phase"], line["step"]) for line in evaluated] == [
+        (f"space_{i}", s) for i in (0, 1) for s in (30, 60)
+    ]
+    assert evaluated[1]["holdout_largest_wrong"] < evaluated[0]["holdout_largest_wrong"]
+    assert "retrain/best_B is not evaluated on the way" in told
     result = read_json(alone / "result.json")
     assert result["winner"]["test_accuracy"] > 80  # a mean error of colours below 0.2; of a constant it is 0.25
     process = start(killed, tmp_path / "compiled")

@@ -102,8 +102,11 @@ def _train(
         names = ("the smallest subnet", "the largest subnet") if supernet else ("the network",)
         return (*names, *map(str, random_subnets(run, phase, structure, step)))[index]
 
-    apart = not subset.shared_with(run.task.splits.holdout)
-    evaluate = evaluation_on_holdout(run, structure) if timing.evaluate_every and apart else None
+    evaluate = None
+    if timing.evaluate_every and subset.shared_with(run.task.splits.holdout):
+        say(run.clock.console, f"{phase} is not evaluated on the way: it is trained on the images held out before")
+    elif timing.evaluate_every:
+        evaluate = evaluation_on_holdout(run, structure)
     batches = _batches(run, subset, config.batch_size, int(state.step))
     with closing(batches):
         return train(
