@@ -7,6 +7,7 @@ Training, evaluation, the phases of the method and fine-tuning take it as it is 
 from __future__ import annotations
 
 import importlib
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -56,7 +57,7 @@ def variables_of(network: nnx.Module) -> Variables:
 class Task(Protocol):
     """The functions in which tasks differ. A batch is a dict of arrays with a leading example axis, see `stream`.
 
-    Classes that name this as their base need to write only what has no body here.
+    Classes that name this as their base need to write only what is abstract here; without it they cannot be made.
     """
 
     splits: Splits  # the data, and what they are used for
@@ -73,10 +74,11 @@ class Task(Protocol):
         """What tells the weights apart that trainings begin with; nothing where those are random."""
         return {}
 
+    @abstractmethod
     def examples(self, subset: Subset, *, training: bool) -> Examples:
         """The examples of a subset."""
-        raise NotImplementedError
 
+    @abstractmethod
     def network(
         self, structure: Structure, rngs: nnx.Rngs, *, batch_axis: str | None = None, platform: str | None = None
     ) -> nnx.Module:
@@ -84,12 +86,12 @@ class Task(Protocol):
 
         batch_axis: the mesh axis over which `jax.shard_map` splits a batch. platform: of the devices, as JAX calls it.
         """
-        raise NotImplementedError
 
     def initial(self, structure: Structure, key: Array, tell: Callable[[str], None]) -> Variables:
         """What a training begins with, on the host or one device; `tell` says to the user what is not random of it."""
         return variables_of(self.network(structure, nnx.Rngs(params=key)))
 
+    @abstractmethod
     def terms(
         self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float
     ) -> Terms:
@@ -97,27 +99,26 @@ class Task(Protocol):
 
         Examples of weight 0 count nowhere. Statistics that the network keeps are updated in place.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None) -> dict[str, Array]:
         """What a network says of a batch, and what else of it a score needs: arrays with a leading example axis."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lines(self, subset: Subset, rows: Sequence[int], predicted: dict[str, np.ndarray]) -> list[Line]:
         """A JSON record for each example, from predictions for these rows of a subset.
 
         Raises S3Error where a network's answers are not finite.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, lines: Sequence[Line]) -> Metrics:
         """The metrics of all examples, from their records alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def error(self, metrics: Metrics) -> float:
         """What E-T Error and search minimise, in percent from 0 to 100."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cost(self, architecture: Any) -> Cost:
         """Parameters and multiply-adds of the whole network of an architecture."""
-        raise NotImplementedError

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from s3_jax.classification.batches import LabelledImages
-from s3_jax.classification.task import of_classes
+from s3_jax.classification.task import check_finite, of_classes
 from s3_jax.config import DataConfig, ModelConfig
 from s3_jax.data.augment import Normalization, centred
 from s3_jax.data.image_folder import SUFFIXES, list_image_files
@@ -96,7 +96,8 @@ def predict(
             continue
         stacked = np.stack([pixels for _, pixels in images])
         padded = np.pad(stacked, ((0, min(batch_size, len(paths)) - len(images)), (0, 0), (0, 0), (0, 0)))
-        logits = _finite(np.asarray(run(padded))[: len(images)])
+        logits = np.asarray(run(padded))[: len(images)]
+        check_finite(np.isfinite(logits).all(axis=-1))
         for (path, _), row in zip(images, np.asarray(jax.nn.softmax(logits)), strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             predictions.append(Prediction(str(path), [(names[index], float(row[index])) for index in best]))
@@ -156,17 +157,6 @@ def _read_images(paths: Sequence[AnyPath], spec: Spec) -> tuple[list[tuple[AnyPa
         except S3Error as error:
             problems.append(str(error))
     return images, problems
-
-
-def _finite(logits: np.ndarray) -> np.ndarray:
-    """The logits (B, classes), which must be finite: ranks of others would mean nothing."""
-    bad = int((~np.isfinite(logits).all(axis=-1)).sum())
-    if bad:
-        raise S3Error(
-            f"the network's answers to {bad} of {len(logits)} images are not finite: its weights are far too large, or "
-            "its preprocessing (mean, std) is none"
-        )
-    return logits
 
 
 def _chunks(items: Sequence[AnyPath], size: int) -> Iterable[Sequence[AnyPath]]:

@@ -110,12 +110,7 @@ class Classification(Task):
 
     def lines(self, subset: Subset, rows: Sequence[int], predicted: dict[str, np.ndarray]) -> list[Line]:
         """Number, class and likeliest classes of each image. Raises S3Error where logits are not finite."""
-        bad = int((~predicted["finite"]).sum())
-        if bad:
-            raise S3Error(
-                f"the network's answers to {bad} of {len(rows)} images are not finite: its weights are far too large, "
-                "or its preprocessing (mean, std) is none"
-            )
+        check_finite(predicted["finite"])
         each = zip(rows, predicted["label"].tolist(), predicted["ranked"].tolist(), strict=True)
         return [{"image": int(subset.indices[row]), "label": label, "ranked": ranked} for row, label, ranked in each]
 
@@ -138,6 +133,16 @@ class Classification(Task):
         """Parameters and multiply-adds on one image, the classifier included."""
         sizes = {"image_size": self.model.image_size, "patch_size": self.model.patch_size}
         return family_of(architecture).cost(architecture, **sizes, num_classes=self.num_classes)
+
+
+def check_finite(finite: np.ndarray) -> None:
+    """Raises S3Error where the answers to some images (B,) are not finite: ranks of such would mean nothing."""
+    bad = int((~finite).sum())
+    if bad:
+        raise S3Error(
+            f"the network's answers to {bad} of {len(finite)} images are not finite: its weights are far too large, or "
+            "its preprocessing (mean, std) is none"
+        )
 
 
 def of_classes(model: ModelConfig, class_names: Sequence[str], data: DataConfig | None = None) -> Classification:

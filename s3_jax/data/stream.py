@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
@@ -85,22 +86,22 @@ def nothing() -> Subset:
 class Examples(Protocol):
     """What a task makes of the images of a subset, for training or for evaluation; loader processes get a copy.
 
-    Classes that name this as their base need to write only what has no body here.
+    Classes that name this as their base need to write only what is abstract here; without it they cannot be made.
     """
 
     subset: Subset
     repeats: int = 1  # how often an epoch of training shows each example that it shows
 
+    @abstractmethod
     def blank(self) -> Example:
         """Arrays of an example's shapes and types, zeros, for examples that do not count."""
-        raise NotImplementedError
 
+    @abstractmethod
     def example(self, row: int, rng: np.random.Generator | None) -> Example:
         """An example as arrays; augmented by draws of `rng`, or as evaluation sees it where that is None.
 
         Raises BadImage.
         """
-        raise NotImplementedError
 
     def mixed(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """A batch of training after whatever its examples do to each other."""

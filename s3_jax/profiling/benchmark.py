@@ -155,13 +155,13 @@ class Bench:
         return subnet_mask(self.space, architecture)
 
     def _batch(self, *, training: bool) -> Batch:
-        """Noise in the shapes of the task's examples; whole numbers are 0."""
+        """Noise from 0 to 1 in the shapes of the task's examples; whole numbers are 0."""
         rng, blank = np.random.default_rng(0), self.task.examples(nothing(), training=training).blank()
         batch = {"weight": np.ones(self.batch, np.float32)}
         for name, array in blank.items():
             shape = (self.batch, *array.shape)
             floating = np.issubdtype(array.dtype, np.floating)
-            batch[name] = rng.standard_normal(shape, np.float32) if floating else np.zeros(shape, array.dtype)
+            batch[name] = rng.random(shape, np.float32) if floating else np.zeros(shape, array.dtype)
         return jax.device_put(batch)
 
     def _macs(self, architecture: Architecture) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +27,6 @@ from s3_jax.training.steps import Batch
 
 # A program that predicts, see `evaluation_of`.
 Predict = Callable[..., dict[str, jax.Array]]
-
-
 # More would only wait on the devices, each with its images.
 BATCHES_IN_FLIGHT = 8
 
@@ -132,16 +129,11 @@ def evaluation_on_holdout(run: Run, structure: Structure) -> Callable[[TrainStat
         found: Metrics = {}
         for prefix, architecture in subnets.items():
             mask = put_replicated(run.mesh, network.mask(architecture))
-            lines = lines_of(run.task, subset, partial(_predicted, step, variables, mask), batches)
-            metrics = metrics_of(run.task, lines)
+            metrics = _metrics(run, step, variables, mask, subset, batches, "the evaluation during training")
             found |= {f"holdout_{prefix}{name}": value for name, value in metrics.items()}
         return found
 
     return evaluate
-
-
-def _predicted(step: Predict, variables: Variables, mask: Any, batch: Batch) -> dict[str, jax.Array]:
-    return step(variables, batch, mask)
 
 
 def _program(run: Run, network: Trained) -> Predict:
@@ -160,9 +152,15 @@ def _error(
     what: str,
 ) -> float:
     mask = put_replicated(run.mesh, network.mask(architecture))
+    return run.task.error(_metrics(run, step, network.variables, mask, subset, batches, what))
+
+
+def _metrics(
+    run: Run, step: Predict, variables: Variables, mask: Any, subset: Subset, batches: Iterable[Placed], what: str
+) -> Metrics:
     with run.clock.compiling(step, what):
-        lines = lines_of(run.task, subset, partial(_predicted, step, network.variables, mask), batches)
-    return run.task.error(metrics_of(run.task, lines))
+        lines = lines_of(run.task, subset, lambda batch: step(variables, batch, mask), batches)
+    return metrics_of(run.task, lines)
 
 
 class EvaluationRecord:
