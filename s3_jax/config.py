@@ -1,5 +1,6 @@
 """Every setting of a run as frozen dataclasses; a field's comment gives its unit and where its default comes from.
 
+Here are those that all tasks share; a task has its own in its package, as a class `Config` that inherits from this one.
 Configuration files return `default_config()` with some fields changed, as ml_collections expect, and `main` turns the
 result into a `Config` at the door: a misspelt key is an error that lists the right ones. "The paper does not say" marks
 the choices that the paper leaves open.
@@ -8,8 +9,10 @@ the choices that the paper leaves open.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import typing
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import ml_collections
@@ -22,11 +25,9 @@ from s3_jax.limits import (
     CountOrNone,
     Limit,
     NotNegative,
-    Probability,
     SettingError,
     check_fields,
     each,
-    increasing,
     number,
     one_of,
     require,
@@ -39,7 +40,6 @@ T = TypeVar("T")
 
 DTYPES = ("float32", "bfloat16")
 _SHORT_DTYPES = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16"}
-SOURCES = ("digits", "tfds", "image_folder")
 ON_BAD_IMAGE = ("error", "skip")
 
 # Of RGB in [0, 1].
@@ -98,14 +98,12 @@ class SpaceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the images are and which of them serve what."""
+    """Where the data are and which of them serve what, as far as all tasks have it."""
 
-    source: Annotated[str, one_of(*SOURCES)] = "digits"
-    path: str = ""  # image_folder: the folder; tfds: a prepared folder, or data_dir for a set given by name
-    name: str = ""  # tfds: the data set's name, if path is not itself a prepared folder
+    path: str = ""  # where the data lie; what is expected there, the task says
     train_split: str = "train"
     test_split: str = "test"  # used once, at the end
-    # Of each class of train, kept out of training for E-T Error and search; the paper does not say.
+    # Of train, kept out of training for E-T Error and search; the paper does not say.
     holdout_fraction: Annotated[float, number(0, 1, above=True, below=True)] = 0.1
     holdout_split: str = ""  # "" | a split that E-T Error and search use instead (the paper's own protocol: "test")
     num_workers: Annotated[int, whole(0, 1024)] = 0  # loader processes; the batches do not depend on it
@@ -113,41 +111,9 @@ class DataConfig:
     on_bad_image: Annotated[str, one_of(*ON_BAD_IMAGE)] = "error"  # skip: leave unreadable images out and count them
     mean: _Means = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: _Deviations = (0.229, 0.224, 0.225)
-    # Share of the resized image's side that evaluation's centre crop keeps (timm's rule); 1: all of it.
-    eval_crop: Annotated[float, number(0.1, 1)] = 0.9
 
     def __post_init__(self) -> None:
         check_fields(self, "data")
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-    """Training augmentation; the defaults are DeiT's, which the paper follows (Sec. 4.1, "Supernet training").
-
-    But for one: DeiT repeats every image 3 times, and `repeats` is off here, since the paper does not say.
-    """
-
-    random_resized_crop: bool = True
-    crop_scale: Annotated[tuple[float, float], increasing(number(0, 1, above=True))] = (0.08, 1.0)  # of the area
-    # Width over height.
-    crop_ratio: Annotated[tuple[float, float], increasing(number(0, 100, above=True))] = (3 / 4, 4 / 3)
-    pad_crop: Annotated[int, whole(0, 1024)] = 0  # pixels of zero padding before a random crop, for small images
-    horizontal_flip: Probability = 0.5
-    color_jitter: Annotated[float, number(0, 10)] = 0.0  # strength; timm switches it off where RandAugment is on
-    rand_augment_layers: Annotated[int, whole(0, 100)] = 2  # operations per image (m9-mstd0.5-inc1); 0 is off
-    rand_augment_magnitude: Annotated[float, number(0, 10)] = 9.0
-    rand_augment_magnitude_std: NotNegative = 0.5
-    random_erasing: Probability = 0.25
-    mixup: NotNegative = 0.8  # alpha of the Beta distribution; 0 is off
-    cutmix: NotNegative = 1.0  # alpha of the Beta distribution; 0 is off
-    mix_switch: Probability = 0.5  # of cutmix where both are on
-    label_smoothing: Probability = 0.1
-    # Views of an image that an epoch trains on, of a part of the images that is as many times smaller and new in every
-    # epoch: repeated augmentation (Hoffer et al., 2020; DeiT's RASampler has 3). 1 is off; the paper does not say.
-    repeats: Count = 1
-
-    def __post_init__(self) -> None:
-        check_fields(self, "augment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,14 +186,16 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All settings of a run."""
+    """All settings of a run that do not depend on its task. A task adds blocks, and fields to `data`, by inheritance.
+
+    Every field has a default, so that `default_config` can tell what there is to change.
+    """
 
     seed: Annotated[int, whole(0, 2**32 - 1)] = 0  # JAX keeps no more bits of it
     task: str = "s3_jax.classification"  # the package that has the task, by its `open_task`; one of yours will do
     model: ModelConfig = ModelConfig()
     space: SpaceConfig = SpaceConfig()
     data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
     evolution: EvolutionConfig = EvolutionConfig()
     search: SearchConfig = SearchConfig()
@@ -238,9 +206,48 @@ class Config:
         check_fields(self, "config")
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """The defaults of `Config`, the paper's where it gives one, as a locked ConfigDict for a configuration file."""
-    return ml_collections.ConfigDict(dataclasses.asdict(Config()), convert_dict=True)
+class _UnknownField(S3Error):
+    """A name that is no setting."""
+
+
+def room_of(task: str) -> ModuleType:
+    """The package that has a task. Raises S3Error where there is none of that name, or it has no `open_task`."""
+    try:
+        room = importlib.import_module(task)
+    except (ImportError, TypeError, ValueError) as error:
+        raise S3Error(f"config.task = {task!r}: {error}; expected one like {Config.task}") from error
+    if not hasattr(room, "open_task"):
+        raise S3Error(f"config.task = {task!r}: it has no function open_task, as {Config.task} has")
+    return room
+
+
+def config_class(task: str) -> type[Config]:
+    """The class of a task's settings: `Config` of its package, or, where it has none, that of all tasks.
+
+    Raises S3Error as `room_of` does.
+    """
+    kind = getattr(room_of(task), "Config", Config)
+    return kind if isinstance(kind, type) and issubclass(kind, Config) else Config
+
+
+def default_config(task: str = Config.task) -> ml_collections.ConfigDict:
+    """The defaults of a task, the paper's where it gives one, as a locked ConfigDict for a configuration file.
+
+    Raises S3Error where there is no such task.
+    """
+    return ml_collections.ConfigDict(dataclasses.asdict(config_class(task)(task=task)), convert_dict=True)
+
+
+def config_of(settings: Mapping[str, Any]) -> Config:
+    """The whole settings of a run, of the class that the task they name has.
+
+    Raises S3Error where there is no such task, and for a key, type or value that does not fit.
+    """
+    task = _convert(str, settings.get("task", Config.task), "config.task")
+    try:
+        return from_mapping(config_class(task), settings)
+    except _UnknownField as error:  # perhaps of another task, whose configuration file was given with --config.task
+        raise S3Error(f"{error} (those of the task {task}, as default_config({task!r}) makes them)") from error
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "config") -> T:
@@ -248,7 +255,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "config"
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise S3Error(f"{where} has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(fields)}")
+        raise _UnknownField(f"{where} has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(fields)}")
     types = typing.get_type_hints(kind)
     converted = {name: _convert(types[name], value, f"{where}.{name}") for name, value in values.items()}
     try:

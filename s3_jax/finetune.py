@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from s3_jax.classification import Classification
+from s3_jax.classification.task import Classification
 from s3_jax.config import Config
 from s3_jax.errors import S3Error
 from s3_jax.models.families import family_of
@@ -112,9 +112,9 @@ def target_spec(start: Spec, config: Config, task: Classification) -> Spec:
         architecture=family_of(start.architecture).scaled(start.architecture, start.image_size, size),
         image_size=size,
         class_names=task.class_names,
-        mean=config.data.mean,
-        std=config.data.std,
-        eval_crop=config.data.eval_crop,
+        mean=task.data.mean,
+        std=task.data.std,
+        eval_crop=task.data.eval_crop,
     )
     nnx.eval_shape(lambda: standalone.build(target))  # refuses what cannot be built before anything is written
     return target

@@ -13,7 +13,7 @@ from rich.console import Console
 
 # Nothing here may import JAX or anything else that takes seconds: `main` does, once it has said so.
 from s3_jax import __version__
-from s3_jax.config import Config, default_config, from_mapping
+from s3_jax.config import config_of
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.paths import print_any_name, printable, user_path
 from s3_jax.progress import say
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
             settings = _CONFIG.value.to_dict()
         except (OSError, ImportError, SyntaxError) as error:
             raise S3Error(f"the configuration file could not be loaded: {error}") from error
-        config = from_mapping(Config, settings)
+        config = config_of(settings)
         result = run_pipeline(config, workdir, console=console, stop=stop)
         from s3_jax.report.tables import result_table  # and with it matplotlib
         from s3_jax.report.write import write_report
@@ -95,16 +95,36 @@ def _leave(index: int, error: Exception) -> NoReturn:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parse the flags; one for a setting that does not exist ends the program with the names of those that do."""
-    unknown = [message for argument in arguments[1:] if (message := _unknown_setting(argument))]
-    if unknown:
-        print("\n".join(f"s3_jax: {printable(message)}" for message in unknown), file=sys.stderr)
-        sys.exit(EXIT_MISTAKE)
-    return app.parse_flags_with_usage(arguments)
+    known = _settings_of_file(arguments)
+    unknown = [message for argument in arguments[1:] if known and (message := _unknown_setting(argument, known))]
+    try:
+        if not unknown:
+            return app.parse_flags_with_usage(arguments)
+    except (S3Error, OSError) as error:
+        unknown = [f"the configuration file could not be loaded: {error}"]
+    print("\n".join(f"s3_jax: {printable(message)}" for message in unknown), file=sys.stderr)
+    sys.exit(EXIT_MISTAKE)
 
 
-def _unknown_setting(argument: str) -> str | None:
-    known, where = default_config(), "config"
-    name = argument.lstrip("-").partition("=")[0]
+def _settings_of_file(arguments: list[str]) -> ml_collections.ConfigDict | None:
+    """What the file of --config returns: a task's own settings are known from it, without its libraries.
+
+    None where it cannot be had, for whatever reason: parsing the flags comes to the same, and tells it.
+    """
+    path = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            path = value if equals else following
+    try:
+        settings = flags.FLAGS["config"].parser.parse(path)
+    except Exception:
+        return None
+    return settings if isinstance(settings, ml_collections.ConfigDict) else None
+
+
+def _unknown_setting(argument: str, known: ml_collections.ConfigDict) -> str | None:
+    where, name = "config", argument.lstrip("-").partition("=")[0]
     for part in name.split(".")[1:] if name.startswith("config.") else ():
         if not isinstance(known, ml_collections.ConfigDict) or part not in known:
             fields = ", ".join(known) if isinstance(known, ml_collections.ConfigDict) else "none"

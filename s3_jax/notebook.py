@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from rich.console import Console
 
-from s3_jax.config import Config, from_mapping
+from s3_jax.config import Config, config_of
 from s3_jax.errors import S3Error
 from s3_jax.paths import user_path
 from s3_jax.pipeline import run_pipeline
@@ -34,13 +34,13 @@ def read_config(path: str | Path) -> ml_collections.ConfigDict:
 def run(config: Config | ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Do a run, or what is left of it, in `workdir`. Returns its result, as `result.json` has it.
 
-    config: as `default_config` makes it and as configuration files return it, or a `Config`. Raises S3Error for a
-    mistake in the settings, the data or the folder. An interrupt (Ctrl-C, a notebook's stop button) saves and raises
-    Interrupted, and the same call goes on; a second one interrupts at once.
+    config: as `default_config` makes it and as configuration files return it, or a `Config` of its task. Raises
+    S3Error for a mistake in the settings, the data or the folder. An interrupt (Ctrl-C, a notebook's stop button)
+    saves and raises Interrupted, and the same call goes on; a second one interrupts at once.
     """
     keep_compiled_programs()
     keep_freed_memory()
-    settings = config if isinstance(config, Config) else from_mapping(Config, config.to_dict())
+    settings = config if isinstance(config, Config) else config_of(config.to_dict())
     stop = StopRequest()
     with stop.listening():
         return run_pipeline(settings, user_path(workdir), console=Console(), stop=stop)

@@ -6,7 +6,6 @@ Training, evaluation, the phases of the method and fine-tuning take it as it is 
 
 from __future__ import annotations
 
-import importlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from s3_jax.config import Config, config_class, room_of
 from s3_jax.cost import Cost
 from s3_jax.data.stream import Examples, Splits, Subset
 from s3_jax.errors import S3Error
@@ -34,17 +34,17 @@ class Variables(NamedTuple):
     stats: Params
 
 
-def open_task(config: Any) -> Task:
+def open_task(config: Config) -> Task:
     """The task of a configuration, with its data. Raises S3Error where there is no such task, or its data do not fit.
 
     config.task: the package that has the task; its function `open_task` is given the whole configuration.
     """
-    try:
-        room = importlib.import_module(config.task)
-    except (ImportError, TypeError, ValueError) as error:
-        raise S3Error(f"config.task = {config.task!r}: {error}; expected one like s3_jax.classification") from error
-    if not hasattr(room, "open_task"):
-        raise S3Error(f"config.task = {config.task!r}: it has no function open_task, as s3_jax.classification has")
+    room, kind = room_of(config.task), config_class(config.task)
+    if not isinstance(config, kind):  # made by hand
+        raise S3Error(
+            f"config.task = {config.task!r}: its settings are a {kind.__module__}.{kind.__name__}, and these are a "
+            f"{type(config).__name__}; make that one, as s3_jax.config.config_of does"
+        )
     return room.open_task(config)
 
 

@@ -18,8 +18,8 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax.classification import of_classes
-from s3_jax.config import Config, from_mapping
+from s3_jax.classification.task import of_classes
+from s3_jax.config import config_of
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
 from s3_jax.profiling.benchmark import WHAT, Bench, measure
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     settings["model"]["dtype"] = _DTYPE.value or settings["model"]["dtype"]
     try:
         chosen = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
-        config = from_mapping(Config, settings)
+        config = config_of(settings)
         task = of_classes(config.model, tuple(map(str, range(_CLASSES.value))))
         bench = Bench(config, task, _BATCH.value, _REPEATS.value, chosen)
         figures = measure(bench, _WHAT.value)

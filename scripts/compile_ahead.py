@@ -24,8 +24,8 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax.classification import of_classes
-from s3_jax.config import Config, from_mapping
+from s3_jax.classification.task import of_classes
+from s3_jax.config import config_of
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
 from s3_jax.profiling import ahead
@@ -94,7 +94,7 @@ def run_guarded(command: list[str]) -> int:
 def compile_and_print() -> int:
     """What the command does. Returns the exit code."""
     try:
-        config, limit = from_mapping(Config, _CONFIG.value.to_dict()), ahead.hbm_bytes(_TOPOLOGY.value)
+        config, limit = config_of(_CONFIG.value.to_dict()), ahead.hbm_bytes(_TOPOLOGY.value)
         mesh = ahead.make_topology(_TOPOLOGY.value)
         task = of_classes(config.model, tuple(map(str, range(_CLASSES.value))))
         if _ARCHITECTURE.value:

@@ -17,8 +17,8 @@ from absl import app, flags
 from rich.console import Console
 
 from s3_jax.classification import inference
+from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_split
-from s3_jax.config import DataConfig
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
 from s3_jax.networks.classes import is_numbered, match
@@ -38,9 +38,9 @@ _SKIP = flags.DEFINE_bool("skip_bad_images", False, "Leave out images that canno
 _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
-def data_config(spec: zoo.Spec) -> DataConfig:
+def data_config(spec: zoo.Spec) -> ClassificationDataConfig:
     """The data set of the flags, with a network's preprocessing."""
-    return DataConfig(
+    return ClassificationDataConfig(
         source=_SOURCE.value,
         path=_PATH.value,
         name=_NAME.value,

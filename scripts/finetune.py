@@ -19,7 +19,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.text import Text
 
-from s3_jax.config import Config, from_mapping
+from s3_jax.config import config_of
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.finetune import finetune
 from s3_jax.networks import zoo
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()
-        config = from_mapping(Config, _CONFIG.value.to_dict())
+        config = config_of(_CONFIG.value.to_dict())
         workdir = user_path(_WORKDIR.value)
         start = zoo.open_model(_MODEL.value, _WEIGHTS.value, _NAMES.value, new_head=True)
         result = finetune(start, config, workdir, from_scratch=_FROM_SCRATCH.value, console=console, stop=stop)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from s3_jax.classification import of_classes
+from s3_jax.classification.task import of_classes
 from s3_jax.config import ModelConfig, TrainConfig
 from s3_jax.profiling.collectives import collectives
 from s3_jax.space import SearchSpace, StageSpace, sample

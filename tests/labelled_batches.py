@@ -3,7 +3,7 @@
 from collections.abc import Generator
 
 from s3_jax.classification.batches import LabelledImages
-from s3_jax.config import AugmentConfig, DataConfig
+from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.data import stream
 from s3_jax.data.stream import Batch, Subset
 
@@ -11,7 +11,7 @@ from s3_jax.data.stream import Batch, Subset
 def train_batches(
     subset: Subset,
     *,
-    data: DataConfig,
+    data: ClassificationDataConfig,
     augment: AugmentConfig,
     image_size: int,
     num_classes: int,
@@ -25,6 +25,8 @@ def train_batches(
     return stream.train_batches(examples, batch_size=batch_size, process_count=process_count, **loading, **settings)
 
 
-def eval_batches(subset: Subset, *, data: DataConfig, image_size: int, **settings: int) -> Generator[Batch, None, None]:
+def eval_batches(
+    subset: Subset, *, data: ClassificationDataConfig, image_size: int, **settings: int
+) -> Generator[Batch, None, None]:
     loading = {"num_workers": data.num_workers, "skip_bad": data.on_bad_image == "skip"}
     return stream.eval_batches(LabelledImages(subset, data, image_size), **loading, **settings)

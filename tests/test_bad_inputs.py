@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors.numpy import save
 
 from s3_jax.classification import inference
+from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_data
-from s3_jax.config import DataConfig
 from s3_jax.networks import standalone, zoo
 from s3_jax.networks.convert import params_of, to_state_dict
 from s3_jax.networks.files import read_state_dict
@@ -115,7 +115,7 @@ def in_folder(folder: Path, bad: Callable[[Path], None]) -> None:
 
 def seen(folder: Path, on_bad_image: str) -> list[tuple[int, bytes]]:
     """Label and pixels of every image of the test split that counts."""
-    config = DataConfig(
+    config = ClassificationDataConfig(
         source="image_folder", path=str(folder), holdout_fraction=0.34, on_bad_image=on_bad_image, eval_crop=1.0
     )
     test = open_data(config, seed=0).splits.test

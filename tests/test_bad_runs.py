@@ -29,8 +29,9 @@ from bad_inputs import (
 from rich.console import Console
 
 from s3_jax import pipeline
-from s3_jax.classification import open_data, task
-from s3_jax.config import Config, from_mapping
+from s3_jax.classification import task
+from s3_jax.classification.dataset import open_data
+from s3_jax.config import Config, config_of
 from s3_jax.data.stream import Subset
 from s3_jax.networks.extract import extract
 from s3_jax.networks.standalone import Standalone
@@ -56,7 +57,7 @@ def tiny() -> Config:
     for name, choices in config.space.items():
         config.space[name] = choices[:1]
     config.run.tensorboard = False
-    return from_mapping(Config, config.to_dict())
+    return config_of(config.to_dict())
 
 
 open_data_once, environment_once = cache(open_data), cache(environment)

@@ -13,8 +13,9 @@ from bad_inputs import AS_MAIN, Tally
 from rich.console import Console
 
 from s3_jax import pipeline
-from s3_jax.classification import open_data, task
-from s3_jax.config import Config, from_mapping, to_mapping
+from s3_jax.classification import task
+from s3_jax.classification.dataset import open_data
+from s3_jax.config import config_of, to_mapping
 from s3_jax.training import start
 from s3_jax.training.loop import StopRequest
 
@@ -150,7 +151,7 @@ def test_settings_are_refused_by_name_before_anything_is_trained_or_written(kind
     monkeypatch.setattr(task, "open_data", open_data_once)
     monkeypatch.setattr(start, "environment", dict)
     whole, workdir, tally = (
-        to_mapping(from_mapping(Config, tiny_config.get_config().to_dict())),
+        to_mapping(config_of(tiny_config.get_config().to_dict())),
         tmp_path / "run",
         Tally(kind),
     )
@@ -175,6 +176,6 @@ def _kind(value: Any) -> type:
 def _try(mapping: dict[str, Any], workdir: Path) -> None:
     """As far as to the first training."""
     try:
-        pipeline.run_pipeline(from_mapping(Config, mapping), workdir, console=Console(quiet=True), stop=StopRequest())
+        pipeline.run_pipeline(config_of(mapping), workdir, console=Console(quiet=True), stop=StopRequest())
     except Reached:
         shutil.rmtree(workdir)

@@ -7,7 +7,7 @@ import jax
 import pytest
 from flax import nnx
 
-from s3_jax.config import Config, default_config, from_mapping, to_mapping
+from s3_jax.config import Config, config_of, default_config, to_mapping
 from s3_jax.cost import check_budget, cost
 from s3_jax.errors import S3Error
 from s3_jax.models.transformer import S3Transformer
@@ -22,7 +22,7 @@ def load(name: str) -> Config:
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return from_mapping(Config, module.get_config().to_dict())
+    return config_of(module.get_config().to_dict())
 
 
 def test_all_configs_are_there():
@@ -71,7 +71,7 @@ def test_config_opens_with_its_command_and_is_kept_by_json(name):
     command = "python scripts/finetune.py" if name.startswith("finetune") else "python -m s3_jax.main"
     assert f"{command} --config=configs/{name}.py " in text
     config = load(name)
-    assert from_mapping(Config, to_mapping(config)) == config
+    assert config_of(to_mapping(config)) == config
 
 
 def test_defaults_are_the_papers():
@@ -87,7 +87,7 @@ def test_an_unknown_key_is_refused_with_the_right_ones():
     with pytest.raises(
         S3Error, match=r"config.train has no field 'learning_rat'; its fields are epochs, .*learning_rate"
     ):
-        from_mapping(Config, settings)
+        config_of(settings)
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_a_value_that_does_not_fit_is_refused_by_name(group, field, value, messa
     settings = default_config().to_dict()
     settings[group][field] = value
     with pytest.raises(S3Error, match=message):
-        from_mapping(Config, settings).space.build()
+        config_of(settings).space.build()

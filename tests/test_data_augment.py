@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3_jax.config import AugmentConfig
+from s3_jax.classification.augment import augmented
+from s3_jax.classification.config import AugmentConfig
 from s3_jax.data.augment import (
     ERASE_AREA,
     ERASE_RATIO,
     Normalization,
-    augmented,
     centred,
     color_jitter,
     erase,

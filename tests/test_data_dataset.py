@@ -12,8 +12,8 @@ from labelled_batches import eval_batches, train_batches
 from PIL import Image
 from tiny_tfds import write_tfds
 
-from s3_jax.classification import open_data, open_split
-from s3_jax.config import AugmentConfig, DataConfig
+from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
+from s3_jax.classification.dataset import open_data, open_split
 from s3_jax.data.sources import decode
 from s3_jax.data.stream import Subset
 from s3_jax.data.tfds_source import TfdsImages
@@ -23,7 +23,7 @@ OFF = AugmentConfig(
     random_resized_crop=False, horizontal_flip=0.0, rand_augment_layers=0, random_erasing=0.0, mixup=0.0, cutmix=0.0
 )
 
-DIGITS = DataConfig(holdout_fraction=0.25)
+DIGITS = ClassificationDataConfig(holdout_fraction=0.25)
 
 
 def test_holdout_is_disjoint_from_train_and_both_make_up_the_split() -> None:
@@ -89,7 +89,7 @@ def write_images(root: Path, split: str, classes: dict[str, int]) -> None:
 
 def test_one_split_can_be_opened_by_itself(tmp_path: Path) -> None:
     write_images(tmp_path, "all", {"ant": 3, "bee": 3})
-    split = open_split(DataConfig(source="image_folder", path=str(tmp_path)), "all")
+    split = open_split(ClassificationDataConfig(source="image_folder", path=str(tmp_path)), "all")
     assert (split.name, split.class_names, split.num_classes) == (tmp_path.name, ("ant", "bee"), 2)
     assert (len(split.images), split.images.split) == (6, "all")
 
@@ -98,9 +98,9 @@ SOURCES = ("digits", "tfds", "image_folder")
 
 
 @pytest.fixture(params=SOURCES)
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> DataConfig:
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> ClassificationDataConfig:
     """A data set of every kind."""
-    config = DataConfig(source=request.param, holdout_fraction=0.25)
+    config = ClassificationDataConfig(source=request.param, holdout_fraction=0.25)
     if request.param == "tfds":
         labels = [i % 3 for i in range(60)]
         return dataclasses.replace(config, path=write_tfds(tmp_path, {"train": labels, "test": labels[:20]}))
@@ -121,7 +121,7 @@ def places(subset: Subset) -> set[str]:
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_no_image_that_measures_is_trained_on(source: DataConfig, cache: bool) -> None:
+def test_no_image_that_measures_is_trained_on(source: ClassificationDataConfig, cache: bool) -> None:
     data = open_data(dataclasses.replace(source, cache_in_memory=cache), seed=1)
     train, holdout, test = data.splits.train, data.splits.holdout, data.splits.test
     assert min(len(train), len(holdout), len(test)) > 0
@@ -137,7 +137,9 @@ def test_no_image_that_measures_is_trained_on(source: DataConfig, cache: bool) -
 def test_training_never_sees_the_pixels_of_held_out_images(tmp_path: Path) -> None:
     write_images(tmp_path, "train", {"ant": 30, "bee": 30})  # of levels 0 to 29 in both
     write_images(tmp_path, "test", {"ant": 1, "bee": 1})
-    plain = DataConfig(source="image_folder", path=str(tmp_path), mean=(0.0,) * 3, std=(1 / 255,) * 3, eval_crop=1.0)
+    plain = ClassificationDataConfig(
+        source="image_folder", path=str(tmp_path), mean=(0.0,) * 3, std=(1 / 255,) * 3, eval_crop=1.0
+    )
     data = open_data(dataclasses.replace(plain, holdout_fraction=0.3), seed=0)
     held = {
         (round(float(image[0, 0, 0])), int(label))
@@ -165,7 +167,7 @@ def test_training_never_sees_the_pixels_of_held_out_images(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("field", ["test_split", "holdout_split"])
-def test_a_split_that_shares_images_with_train_is_refused(source: DataConfig, field: str) -> None:
+def test_a_split_that_shares_images_with_train_is_refused(source: ClassificationDataConfig, field: str) -> None:
     with pytest.raises(S3Error, match=rf"data\.{field} = 'train' and data.train_split = 'train' share [\d,]+ images"):
         open_data(dataclasses.replace(source, **{field: "train"}), seed=0)
 
@@ -185,7 +187,7 @@ def test_slices_of_a_split_must_be_apart(tmp_path: Path, field: str, train: str,
     labels = [i % 3 for i in range(60)]
     path = write_tfds(tmp_path, {"train": labels, "test": labels[:20], "rest": labels[:2]})
     splits = {"train_split": train, "test_split": "rest", field: other}
-    config = DataConfig(source="tfds", path=path, holdout_fraction=0.25, **splits)
+    config = ClassificationDataConfig(source="tfds", path=path, holdout_fraction=0.25, **splits)
     if not shared:
         assert len(open_data(config, seed=0).splits.train) > 0
         return
@@ -200,7 +202,7 @@ def test_folders_are_compared_by_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "half/ant").mkdir(parents=True)
     (tmp_path / "half/bee").symlink_to(tmp_path / "train/bee")
     (tmp_path / "half/ant/other.png").symlink_to(tmp_path / "train/ant/2.png")
-    config = DataConfig(source="image_folder", path=str(tmp_path), holdout_fraction=0.25)
+    config = ClassificationDataConfig(source="image_folder", path=str(tmp_path), holdout_fraction=0.25)
     for split, shared in (("./train", 8), ("linked", 8), ("test/../train", 8), ("half", 5)):
         with pytest.raises(S3Error, match=f"share {shared} images"):
             open_data(dataclasses.replace(config, test_split=split), seed=0)
@@ -211,5 +213,5 @@ def test_folders_are_compared_by_where_they_are(tmp_path: Path) -> None:
 def test_the_record_tells_how_much_of_test_the_search_sees(tmp_path: Path, holdout: str, shared: int) -> None:
     labels = [i % 3 for i in range(20)]
     path = write_tfds(tmp_path, {"train": labels, "test": labels})
-    config = DataConfig(source="tfds", path=path, holdout_split=holdout, holdout_fraction=0.25)
+    config = ClassificationDataConfig(source="tfds", path=path, holdout_split=holdout, holdout_fraction=0.25)
     assert open_data(config, seed=0).record()["overlap"] == {"holdout_test": shared}

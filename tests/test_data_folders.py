@@ -10,8 +10,8 @@ from absl import logging
 from labelled_batches import eval_batches
 from PIL import Image
 
-from s3_jax.classification import open_data, open_split
-from s3_jax.config import DataConfig
+from s3_jax.classification.config import ClassificationDataConfig
+from s3_jax.classification.dataset import open_data, open_split
 from s3_jax.data.image_folder import list_image_files, open_image_folder
 from s3_jax.data.sources import decode
 from s3_jax.errors import S3Error
@@ -92,12 +92,12 @@ def test_dead_links_are_refused_at_the_start_or_counted(tmp_path: Path, said: li
     (tmp_path / "train/dog/loop.png").symlink_to("loop.png")
     (tmp_path / "train/eel").symlink_to(tmp_path / "store/eel")  # a whole class
     (tmp_path / "train/dog/notes.txt").symlink_to("nowhere.txt")  # no image, so no harm
-    config = DataConfig(source="image_folder", path=str(tmp_path))
+    config = ClassificationDataConfig(source="image_folder", path=str(tmp_path))
     with pytest.raises(
         S3Error, match=r"4 links below .*train lead nowhere, the first is eel: fetch .*on_bad_image='skip'"
     ):
         open_split(config, "train")
-    skipping = DataConfig(source="image_folder", path=str(tmp_path), on_bad_image="skip")
+    skipping = ClassificationDataConfig(source="image_folder", path=str(tmp_path), on_bad_image="skip")
     assert len(open_split(skipping, "train").images) == 3
     assert "4 links below" in said[-2]
     assert "1 .txt" in said[-1]
@@ -161,7 +161,7 @@ def test_a_split_that_is_no_folder_is_told(tmp_path: Path, split: str) -> None:
 def test_an_empty_file_is_named_as_such(tmp_path: Path) -> None:
     write_images(tmp_path, "train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "test/dog/0.png")
     (tmp_path / "test/dog/0.png").write_bytes(b"")
-    config = DataConfig(source="image_folder", path=str(tmp_path))
+    config = ClassificationDataConfig(source="image_folder", path=str(tmp_path))
     test = open_split(config, "test").images
     with pytest.raises(S3Error, match=r"dog/0\.png: not an image: the file is empty; replace it"):
         list(eval_batches(test, data=config, image_size=8, batch_size=2))
@@ -169,6 +169,6 @@ def test_an_empty_file_is_named_as_such(tmp_path: Path) -> None:
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path, *(f"{split}/cat/{i}.png" for split in ("train", "test") for i in range(4)))
-    config = DataConfig(source="image_folder", path=str(tmp_path), holdout_fraction=0.5)
+    config = ClassificationDataConfig(source="image_folder", path=str(tmp_path), holdout_fraction=0.5)
     with pytest.raises(S3Error, match="has the one class cat: there is nothing to tell apart"):
         open_data(config, seed=0)

@@ -8,19 +8,18 @@ from absl import logging
 from PIL import Image
 from tiny_tfds import write_tfds
 
-from s3_jax.classification import open_data
-from s3_jax.classification.dataset import held_of_classes
-from s3_jax.config import DataConfig
+from s3_jax.classification.config import ClassificationDataConfig
+from s3_jax.classification.dataset import held_of_classes, open_data
 from s3_jax.errors import S3Error
 
 
-def write_classes(root: Path, *sizes: int) -> DataConfig:
+def write_classes(root: Path, *sizes: int) -> ClassificationDataConfig:
     for split, counts in (("train", sizes), ("test", (1,) * len(sizes))):
         for label, count in enumerate(counts):
             (root / split / f"class {label}").mkdir(parents=True)
             for index in range(count):
                 Image.new("L", (2, 2)).save(root / split / f"class {label}" / f"{index}.png")
-    return DataConfig(source="image_folder", path=str(root), holdout_fraction=0.2)
+    return ClassificationDataConfig(source="image_folder", path=str(root), holdout_fraction=0.2)
 
 
 def test_a_rare_class_is_trained_and_measured_with_every_seed(tmp_path: Path) -> None:
@@ -66,12 +65,12 @@ def test_a_holdout_of_one_class_is_refused(tmp_path: Path) -> None:
         open_data(write_classes(tmp_path, 20, 1), seed=0)
     path = write_tfds(tmp_path, {"train": [1] * 10, "test": [0, 1]})
     with pytest.raises(S3Error, match=r"holdout of 1 classes, and errors need two"):
-        open_data(DataConfig(source="tfds", path=path), seed=0)
+        open_data(ClassificationDataConfig(source="tfds", path=path), seed=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_digits_are_held_out_by_class(seed: int) -> None:
-    data = open_data(DataConfig(holdout_fraction=0.2), seed=seed)
+    data = open_data(ClassificationDataConfig(holdout_fraction=0.2), seed=seed)
     labels = data.splits.train.source.labels
     shares = np.bincount(labels[data.splits.holdout.indices]) / np.bincount(labels)
     assert np.abs(shares - 0.2).max() < 0.005

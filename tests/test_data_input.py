@@ -10,15 +10,15 @@ import pytest
 from labelled_batches import eval_batches, train_batches
 from PIL import Image
 
-from s3_jax.classification import open_split
-from s3_jax.config import AugmentConfig, DataConfig
+from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
+from s3_jax.classification.dataset import open_split
 from s3_jax.data.sources import MemoryImages
 from s3_jax.data.stream import Batch, Subset
 from s3_jax.errors import S3Error
 
 NUM_IMAGES, SIDE, CLASSES = 50, 8, 4
 # Pixels come out as they are, so that an image of constant level k can be recognised as number k.
-PLAIN = DataConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255), eval_crop=1.0)
+PLAIN = ClassificationDataConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255), eval_crop=1.0)
 OFF = AugmentConfig(
     random_resized_crop=False,
     horizontal_flip=0.0,
@@ -43,13 +43,13 @@ def noise(count: int = NUM_IMAGES) -> Subset:
     return Subset(MemoryImages(images, rng.integers(CLASSES, size=count), "noise"), np.arange(count), "train")
 
 
-def take(steps: int, subset: Subset, data: DataConfig = PLAIN, **settings: object) -> list[Batch]:
+def take(steps: int, subset: Subset, data: ClassificationDataConfig = PLAIN, **settings: object) -> list[Batch]:
     options = {"augment": EVERYTHING, "batch_size": 8, "seed": 0, "image_size": SIDE, "num_classes": CLASSES}
     with contextlib.closing(train_batches(subset, data=data, **(options | settings))) as batches:
         return list(itertools.islice(batches, steps))
 
 
-def evaluate(subset: Subset, data: DataConfig = PLAIN, **settings: object) -> list[Batch]:
+def evaluate(subset: Subset, data: ClassificationDataConfig = PLAIN, **settings: object) -> list[Batch]:
     options = {"batch_size": 8, "image_size": SIDE}
     with contextlib.closing(eval_batches(subset, data=data, **(options | settings))) as batches:
         return list(batches)
@@ -92,7 +92,7 @@ def test_batches_have_the_agreed_form() -> None:
 
 
 def test_pixels_are_normalised() -> None:
-    data = DataConfig()
+    data = ClassificationDataConfig()
     (batch,) = take(1, numbered(), data, augment=OFF)
     levels = 255 * (batch["image"][:, 0, 0] * np.array(data.std) + np.array(data.mean))
     assert len(np.unique(levels[:, 0].round())) == 8
@@ -209,13 +209,13 @@ def folder_with_a_bad_image(root: Path) -> Subset:
             Image.fromarray(pixels).save(root / "train" / name / f"{index}.jpg")
     broken = root / "train/bee/2.jpg"
     broken.write_bytes(broken.read_bytes()[:-300])
-    return open_split(DataConfig(source="image_folder", path=str(root)), "train").images
+    return open_split(ClassificationDataConfig(source="image_folder", path=str(root)), "train").images
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_bad_image_is_an_error_that_names_the_file(tmp_path: Path, num_workers: int) -> None:
     subset = folder_with_a_bad_image(tmp_path)
-    data = DataConfig(on_bad_image="error", num_workers=num_workers)
+    data = ClassificationDataConfig(on_bad_image="error", num_workers=num_workers)
     with pytest.raises(S3Error, match=r"bee/2\.jpg: damaged image.*data\.on_bad_image='skip'"):
         take(2, subset, data, num_classes=2)
     with pytest.raises(S3Error) as caught:
@@ -226,7 +226,7 @@ def test_a_bad_image_is_an_error_that_names_the_file(tmp_path: Path, num_workers
 
 def test_a_bad_image_can_be_skipped_and_counted(tmp_path: Path) -> None:
     subset = folder_with_a_bad_image(tmp_path)
-    data = DataConfig(on_bad_image="skip")
+    data = ClassificationDataConfig(on_bad_image="skip")
     for batch in take(3, subset, data, num_classes=2):
         bad = batch["target"].sum(axis=1) == 0
         assert bad.sum() == 1

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from s3_jax.classification.config import AugmentConfig
 from s3_jax.classification.mixing import Mix, draw_mix, mix_pairs, soft_label
-from s3_jax.config import AugmentConfig
 
 BOTH = AugmentConfig(mixup=0.8, cutmix=1.0, mix_switch=0.5)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from labelled_batches import train_batches
 
-from s3_jax.config import AugmentConfig, DataConfig
+from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.data.sources import MemoryImages
 from s3_jax.data.stream import Batch, Subset
 from s3_jax.errors import S3Error
 
 SIDE, CLASSES = 4, 7
-PLAIN = DataConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
+PLAIN = ClassificationDataConfig(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
 OFF = AugmentConfig(
     random_resized_crop=False,
     horizontal_flip=0.0,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3_jax.classification import open_data
-from s3_jax.config import DataConfig
+from s3_jax.classification.config import ClassificationDataConfig
+from s3_jax.classification.dataset import open_data
 from s3_jax.data.image_folder import open_image_folder
 from s3_jax.data.sources import BadImage, CachedImages, MemoryImages, decode, decoded_for, open_digits, open_encoded
 from s3_jax.data.tfds_source import open_tfds
@@ -216,12 +216,13 @@ _OPEN_EVERYTHING = """
 import sys
 sys.path[:0] = sys.argv[1], sys.argv[4]
 from labelled_batches import eval_batches, train_batches
-from s3_jax.classification import open_data
-from s3_jax.config import AugmentConfig, DataConfig
-configs = [DataConfig(), DataConfig(source="image_folder", path=sys.argv[2], holdout_fraction=0.5)]
+from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
+from s3_jax.classification.dataset import open_data
+configs = [ClassificationDataConfig()]
+configs.append(ClassificationDataConfig(source="image_folder", path=sys.argv[2], holdout_fraction=0.5))
 if sys.argv[3]:
-    configs.append(DataConfig(source="tfds", path=sys.argv[3]))
-    configs.append(DataConfig(source="tfds", path=sys.argv[3] + "/../..", name="cifar10"))
+    configs.append(ClassificationDataConfig(source="tfds", path=sys.argv[3]))
+    configs.append(ClassificationDataConfig(source="tfds", path=sys.argv[3] + "/../..", name="cifar10"))
 for config in configs:
     data = open_data(config, seed=0)
     sizes = dict(data=config, image_size=8, batch_size=2)
@@ -247,6 +248,6 @@ def test_tensorflow_is_never_imported_even_where_it_is_installed(tmp_path: Path)
 
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(S3Error, match=r"data.source = 'mnist': expected one of digits, tfds, image_folder"):
-        open_data(DataConfig(source="mnist"), seed=0)
+        open_data(ClassificationDataConfig(source="mnist"), seed=0)
     with pytest.raises(S3Error, match=r"data.on_bad_image = 'ignore': expected one of error, skip"):
-        open_data(DataConfig(on_bad_image="ignore"), seed=0)
+        open_data(ClassificationDataConfig(on_bad_image="ignore"), seed=0)

@@ -8,8 +8,8 @@ import pytest
 from absl import logging
 from tiny_tfds import write_tfds
 
-from s3_jax.classification import open_data
-from s3_jax.config import DataConfig
+from s3_jax.classification.config import ClassificationDataConfig
+from s3_jax.classification.dataset import open_data
 from s3_jax.data.sources import decode
 from s3_jax.data.tfds_source import open_tfds
 from s3_jax.errors import S3Error
@@ -87,7 +87,7 @@ def test_a_download_is_told_before_it_begins(tmp_path: Path, monkeypatch: pytest
 
 def test_a_home_directory_is_expanded(prepared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(Path(prepared).parent))
-    config = DataConfig(source="tfds", path="~/1.0.0", holdout_fraction=0.3)
+    config = ClassificationDataConfig(source="tfds", path="~/1.0.0", holdout_fraction=0.3)
     data = open_data(config, seed=0)
     assert np.bincount(data.splits.holdout.source.labels[data.splits.holdout.indices]).tolist() == [2, 1, 1]
     assert len(open_data(dataclasses.replace(config, cache_in_memory=True), seed=0).splits.holdout) == 4

@@ -11,13 +11,13 @@ import pytest
 
 _LOAD = """
 import multiprocessing, os, signal, sys
-from s3_jax.config import AugmentConfig, DataConfig
-from s3_jax.classification import open_data
 from s3_jax.classification.batches import LabelledImages
+from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
+from s3_jax.classification.dataset import open_data
 from s3_jax.data.stream import train_batches
 
 def main():
-    config = DataConfig(num_workers=2)
+    config = ClassificationDataConfig(num_workers=2)
     data = open_data(config, seed=0)
     examples = LabelledImages(data.splits.train, config, 8, augment=AugmentConfig(), num_classes=10)
     batches = train_batches(examples, batch_size=8, seed=0, num_workers=2)

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from s3_jax.config import AugmentConfig, Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from s3_jax.classification.config import AugmentConfig, ClassificationConfig, ClassificationDataConfig
+from s3_jax.config import ModelConfig, RunConfig, TrainConfig
 from s3_jax.errors import S3Error
 from s3_jax.finetune import finetune, kept_classifier
 from s3_jax.models.families import family_of
@@ -25,9 +26,9 @@ ARCHITECTURE = Architecture((Stage(8, (Block(2, 1.0, 32),)), Stage(16, (Block(2,
 PLAIN = AugmentConfig(
     random_resized_crop=False, horizontal_flip=0, rand_augment_layers=0, random_erasing=0, mixup=0, cutmix=0
 )
-CONFIG = Config(
+CONFIG = ClassificationConfig(
     model=ModelConfig(image_size=16, patch_size=2),
-    data=DataConfig(source="digits"),
+    data=ClassificationDataConfig(source="digits"),
     augment=PLAIN,
     train=TrainConfig(epochs=0.2, batch_size=64, warmup_epochs=0.0, learning_rate=0.0, min_learning_rate=0.0),
     run=RunConfig(eval_batch_size=359, tensorboard=False),

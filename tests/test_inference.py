@@ -10,9 +10,9 @@ from flax import nnx
 from PIL import Image
 from test_standalone import HALF, make
 
+from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_split
 from s3_jax.classification.inference import accuracy, list_images, predict
-from s3_jax.config import DataConfig
 from s3_jax.errors import S3Error
 from s3_jax.networks import standalone, zoo
 from s3_jax.networks.standalone import Standalone
@@ -52,7 +52,7 @@ def write_images(folder, names, count=2):
 
 
 def measure(model, folder):
-    config = DataConfig(source="image_folder", path=str(folder), mean=HALF, std=HALF, eval_crop=1.0)
+    config = ClassificationDataConfig(source="image_folder", path=str(folder), mean=HALF, std=HALF, eval_crop=1.0)
     data = open_split(config, "test")
     return accuracy(model, data.images, config, class_names=data.class_names, batch_size=5)
 
@@ -79,7 +79,7 @@ def test_folders_of_other_names_are_refused(tmp_path):
 
 def test_a_label_beyond_the_names_is_refused(tmp_path):
     write_images(tmp_path, CLASSES)
-    config = DataConfig(source="image_folder", path=str(tmp_path))
+    config = ClassificationDataConfig(source="image_folder", path=str(tmp_path))
     test = open_split(config, "test").images
     with pytest.raises(S3Error, match="the data has a label 2, but 2 classes"):
         accuracy(colour_network(), test, config, class_names=CLASSES[:2], batch_size=5)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from s3_jax.config import Config, TrainConfig, default_config, from_mapping, to_mapping
+from s3_jax.classification.config import ClassificationConfig
+from s3_jax.config import Config, TrainConfig, config_of, default_config, to_mapping
 from s3_jax.errors import S3Error
 
 WEIRD = (-1, 0, 1, 0.5, -0.0, 1e30, 10**30, 10**400, math.nan, math.inf, -math.inf, True, "nonsense", "", None, (), {})
@@ -32,12 +33,12 @@ def changed(path: tuple[str, ...], value: object) -> Config:
     for name in path[:-1]:
         inner = inner[name]
     inner[path[-1]] = value
-    return from_mapping(Config, settings)
+    return config_of(settings)
 
 
 @pytest.mark.parametrize("path", FIELDS, ids=".".join)
 def test_any_value_is_taken_or_refused_by_its_name(path: tuple[str, ...]) -> None:
-    default = to_mapping(Config())
+    default = to_mapping(ClassificationConfig())
     for name in path:
         default = default[name]
     given: list[Any] = [*WEIRD, SUBNORMAL]
@@ -46,13 +47,13 @@ def test_any_value_is_taken_or_refused_by_its_name(path: tuple[str, ...]) -> Non
         given += [((value,),) * len(default) for value in WEIRD]
         given += [(1, 2, 3, 4, 5), (0.5, 0.1)]
     for value in given:
-        refusal, config = None, Config()
+        refusal, config = None, ClassificationConfig()
         try:
             config = changed(path, value)
         except S3Error as error:
             refusal = str(error)
         assert refusal is None or path[-1] in refusal, (value, refusal)
-        assert from_mapping(Config, to_mapping(config)) == config
+        assert config_of(to_mapping(config)) == config
 
 
 def test_every_number_and_word_has_a_limit_or_is_free() -> None:
@@ -69,7 +70,7 @@ def test_every_number_and_word_has_a_limit_or_is_free() -> None:
     free |= {f"{train}.{field}" for train in ("train", "retrain.train") for field in ("init_from", "init_weights")}
     unlimited = set()
     for path in FIELDS:
-        kind: Any = Config
+        kind: Any = ClassificationConfig
         for name in path:
             owner, kind = kind, typing.get_type_hints(kind)[name]
         annotated = typing.get_type_hints(owner, include_extras=True)[path[-1]]

@@ -14,7 +14,7 @@ from jupyter_client import BlockingKernelClient, KernelManager
 from nbclient import NotebookClient
 from test_configs import load
 
-from s3_jax.config import Config, default_config, from_mapping
+from s3_jax.config import config_of, default_config
 from s3_jax.errors import S3Error
 from s3_jax.notebook import read_config
 
@@ -51,7 +51,7 @@ def test_its_settings_are_those_of_the_digits(notebook: nbformat.NotebookNode) -
     scope = {"default_config": default_config}
     for name in ("parameters", "settings"):
         exec(named(notebook, name).source, scope)
-    assert from_mapping(Config, scope["config"].to_dict()) == load("digits")
+    assert config_of(scope["config"].to_dict()) == load("digits")
 
 
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
         read_config(tmp_path / "other.py")
     with pytest.raises(S3Error, match=r"there is no configuration file .*nowhere\.py"):
         read_config(tmp_path / "nowhere.py")
-    assert from_mapping(Config, read_config(ROOT / "configs" / "digits.py").to_dict()) == load("digits")
+    assert config_of(read_config(ROOT / "configs" / "digits.py").to_dict()) == load("digits")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import bucket_server
 import kill_and_compare
 import pytest
 
+from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_data
 from s3_jax.classification.inference import accuracy
-from s3_jax.config import DataConfig
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
@@ -155,12 +155,12 @@ def test_its_networks_can_be_taken_out(finished):
     result = read_json(finished / "result.json")
     best = result["spaces"][-1]["best"]
     settings = {"mean": (0.3, 0.3, 0.3), "std": (0.38, 0.38, 0.38)}
-    test = open_data(DataConfig(source="digits"), seed=0).splits.test
+    test = open_data(ClassificationDataConfig(source="digits"), seed=0).splits.test
     for retrained, measured in ((False, best["test_accuracy_inherited"]), (True, best["test_accuracy"])):
         model = extract(finished, retrained=retrained)
         assert model.spec.cost.params == best["params"]
         assert (model.spec.mean, model.spec.std) == tuple(settings.values())
-        data = DataConfig(source="digits", **settings)
+        data = ClassificationDataConfig(source="digits", **settings)
         found = accuracy(model, test, data, class_names=model.spec.class_names, batch_size=359)
         assert found.top1 == pytest.approx(measured, abs=0.3)  # one image of 359 may lie on the edge
     assert f"{best['test_accuracy']:.2f} % on split test" in model.spec.about.accuracy
@@ -168,7 +168,9 @@ def test_its_networks_can_be_taken_out(finished):
 
 def test_errors_are_of_images_that_the_supernet_was_not_trained_on(finished):
     """Recorded errors are those of the subnets, taken out and measured on the holdout; on other images they differ."""
-    config = DataConfig(source="digits", holdout_fraction=0.2, mean=(0.3,) * 3, std=(0.38,) * 3, eval_crop=1.0)
+    config = ClassificationDataConfig(
+        source="digits", holdout_fraction=0.2, mean=(0.3,) * 3, std=(0.38,) * 3, eval_crop=1.0
+    )
     data = open_data(config, seed=0)
     recorded = read_json_lines(finished / "space_1" / "evaluated.jsonl", Evaluated.from_json)
     recorded = [recorded[0], recorded[-1]]

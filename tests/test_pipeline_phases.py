@@ -16,9 +16,11 @@ import tiny_config
 from rich.console import Console
 
 from s3_jax import pipeline
-from s3_jax.classification import ImageData, of_classes, open_data, task
+from s3_jax.classification import task
+from s3_jax.classification.dataset import ImageData, open_data
 from s3_jax.classification.pretrained import fitted
-from s3_jax.config import Config, from_mapping
+from s3_jax.classification.task import of_classes
+from s3_jax.config import Config, config_of
 from s3_jax.cost import Evaluated, cost
 from s3_jax.data.stream import Subset
 from s3_jax.errors import Interrupted
@@ -79,7 +81,7 @@ def tiny(**changes: Any) -> Config:
     config.run.tensorboard = False
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace("__", "."): value})
-    return from_mapping(Config, config.to_dict())
+    return config_of(config.to_dict())
 
 
 class Recorder:

@@ -16,7 +16,7 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from s3_jax.classification.pretrained import fitted, open_pretrained, shares
-from s3_jax.config import Config, TrainConfig, from_mapping
+from s3_jax.config import Config, TrainConfig, config_of
 from s3_jax.errors import S3Error
 from s3_jax.finetune import finetune
 from s3_jax.models import S3Transformer, copy_network, slice_weights
@@ -160,7 +160,7 @@ def tiny(**train) -> Config:
     config = tiny_config.get_config()
     config.run.update(tensorboard=False)
     config.train.update(train)
-    return from_mapping(Config, config.to_dict())
+    return config_of(config.to_dict())
 
 
 def saved(folder, network: Standalone) -> str:
@@ -215,7 +215,7 @@ def test_settings_that_contradict_are_refused():
     config = tiny_config.get_config()
     config.retrain.train.init_from = "s3_t"
     with pytest.raises(S3Error, match=r"config.retrain.train.init_from = 's3_t': expected none"):
-        from_mapping(Config, config.to_dict())
+        config_of(config.to_dict())
     with pytest.raises(S3Error, match="fine-tuning begins with --model"):
         finetune(trained(), tiny(init_from="s3_t"), None, from_scratch=False, console=QUIET, stop=StopRequest())
 
@@ -288,5 +288,5 @@ def test_the_card_of_a_network_tells_what_it_began_with(init_from, from_supernet
     config.retrain.train.epochs = 2.0
     splits = {use: {"split": use} for use in ("train", "holdout", "test")}
     dataset = {"name": "digits", "num_classes": 5, "splits": splits}
-    spec = _spec(tmp_path, from_mapping(Config, config.to_dict()), dataset, ARCHITECTURE, 0, True)
+    spec = _spec(tmp_path, config_of(config.to_dict()), dataset, ARCHITECTURE, 0, True)
     assert re.fullmatch(recipe, spec.about.recipe)

@@ -12,9 +12,9 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_data
 from s3_jax.classification.inference import accuracy, list_images, logits_of, predict
-from s3_jax.config import DataConfig
 from s3_jax.errors import S3Error
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.networks import standalone, zoo
@@ -101,7 +101,7 @@ def test_predictions_are_the_likeliest_classes_whatever_the_batch(model, tmp_pat
 
 def test_accuracy_counts_every_image_once(model):
     """Against the ranks of each image's own label, counted one by one."""
-    config = DataConfig(source="digits", mean=HALF, std=HALF, eval_crop=1.0)
+    config = ClassificationDataConfig(source="digits", mean=HALF, std=HALF, eval_crop=1.0)
     test = open_data(config, seed=0).splits.test
     found = accuracy(model, test, config, class_names=DIGITS, batch_size=100)
     pixels = np.stack([np.asarray(test.source[index][0]) for index in test.indices])

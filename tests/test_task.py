@@ -6,18 +6,12 @@ import time
 from pathlib import Path
 
 import kill_and_compare
-import pytest
-from tiny_config import get_config
 
-from s3_jax.config import Config, from_mapping
-from s3_jax.errors import S3Error
-from s3_jax.task import open_task
 from s3_jax.training.records import read_json, read_json_lines
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = [
-    f"--config={ROOT / 'tests' / 'tiny_config.py'}",
-    "--config.task=toy_task",
+    f"--config={ROOT / 'tests' / 'toy_config.py'}",
     *("--config.train.epochs=10.0", "--config.train.batch_size=16", "--config.run.checkpoint_every=25"),
     "--config.run.evaluate_every=30",
     *("--config.retrain.train.epochs=10.0", "--config.retrain.train.batch_size=16"),
@@ -54,14 +48,3 @@ def test_a_task_of_ones_own_is_searched_killed_and_taken_up_again(tmp_path: Path
     assert again.communicate(timeout=600)
     assert again.returncode == 0
     assert kill_and_compare.differences(killed, alone) == []
-
-
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [("s3_jax.nothing", "No module named 's3_jax.nothing'"), ("s3_jax.cost", "it has no function open_task")],
-)
-def test_a_package_that_has_no_task_is_refused(task: str, message: str) -> None:
-    config = get_config()
-    config.task = task
-    with pytest.raises(S3Error, match=f"config.task = {task!r}: {message}"):
-        open_task(from_mapping(Config, config.to_dict()))

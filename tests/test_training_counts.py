@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from s3_jax.classification import of_classes
+from s3_jax.classification.task import of_classes
 from s3_jax.config import ModelConfig
 from s3_jax.data.sources import MemoryImages
 from s3_jax.data.stream import Subset

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s3_jax.classification import of_classes
+from s3_jax.classification.task import of_classes
 from s3_jax.config import ModelConfig
 from s3_jax.cost import cost
 from s3_jax.errors import S3Error

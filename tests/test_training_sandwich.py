@@ -12,8 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
 
-from s3_jax.classification import Classification, open_task
-from s3_jax.config import Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from s3_jax.classification.config import ClassificationConfig, ClassificationDataConfig
+from s3_jax.classification.task import Classification, open_task
+from s3_jax.config import ModelConfig, RunConfig, TrainConfig
 from s3_jax.models.subnet import slice_weights, subnet_mask
 from s3_jax.space import SearchSpace, StageSpace, largest, smallest
 from s3_jax.task import Variables
@@ -39,7 +40,7 @@ ONE_STAGE = SearchSpace(SPACE.stages[:1])
 def open_run(folder: Path, dtype: str = "float32") -> Run:
     settings = RunConfig(tensorboard=False, num_devices=1)
     model = ModelConfig(image_size=8, patch_size=2, kernel_std=0.0, dtype=dtype)
-    config = Config(model=model, data=DataConfig(source="digits"), run=settings)
+    config = ClassificationConfig(model=model, data=ClassificationDataConfig(source="digits"), run=settings)
     metrics = Metrics(folder, settings, active=False)
     clock = Clock(Console(quiet=True))
     return Run(config, folder, make_mesh(1), open_task(config), metrics, StopRequest(), clock)

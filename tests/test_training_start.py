@@ -14,7 +14,7 @@ from rich.console import Console
 from tiny_config import get_config
 
 from s3_jax import pipeline
-from s3_jax.config import Config, from_mapping, to_mapping
+from s3_jax.config import Config, config_of, to_mapping
 from s3_jax.errors import S3Error
 from s3_jax.pipeline import run_pipeline
 from s3_jax.progress import progress_bar, say
@@ -33,7 +33,7 @@ def tiny(**evolution) -> Config:
     config = get_config()
     config.evolution.update(evolution)
     config.run.update(tensorboard=False)
-    return from_mapping(Config, config.to_dict())
+    return config_of(config.to_dict())
 
 
 def begin(workdir: Path, config: Config) -> None:

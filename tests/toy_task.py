@@ -1,4 +1,4 @@
-"""A task of one's own: regression of an image's mean colour. What `--config.task=toy_task` runs in test_task.py."""
+"""A task of one's own: regression of an image's mean colour. What toy_config.py runs in test_task.py."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ SIZES = {"image_size": 8, "patch_size": 2, "num_classes": 3}
 class Colours(Examples):
     subset: Subset
 
-    def blank(self):
+    def blank(self, group=None):
         return {"image": np.zeros((8, 8, 3), np.float32), "colour": np.zeros(3, np.float32)}
 
     def example(self, row, rng):

@@ -1,6 +1,24 @@
-"""Classification: the task on which spaces are searched, measured and evolved in the paper."""
+"""Classification: the task on which spaces are searched, measured and evolved in the paper.
 
-from s3_jax.classification.dataset import ImageData, open_data, open_split
-from s3_jax.classification.task import Classification, of_classes, open_task
+Light to import: its settings are asked for before the libraries that it works with are loaded.
+"""
 
-__all__ = ["Classification", "ImageData", "of_classes", "open_data", "open_split", "open_task"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from s3_jax.classification.config import ClassificationConfig
+
+if TYPE_CHECKING:
+    from s3_jax.classification.task import Classification
+
+__all__ = ["Config", "open_task"]
+
+Config = ClassificationConfig
+
+
+def open_task(config: ClassificationConfig) -> Classification:
+    """Classification of a configuration's images. Raises S3Error where they, or what to begin with, do not fit."""
+    from s3_jax.classification import task
+
+    return task.open_task(config)

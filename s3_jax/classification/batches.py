@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 from PIL import Image
 
+from s3_jax.classification.augment import augmented
+from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.classification.mixing import draw_mix, mix_pairs, soft_label
-from s3_jax.config import AugmentConfig, DataConfig
-from s3_jax.data.augment import Normalization, augmented, centred, erase
+from s3_jax.data.augment import Normalization, centred, erase
 from s3_jax.data.stream import Batch, Example, Examples, Subset
 from s3_jax.errors import S3Error
 
@@ -23,7 +26,7 @@ class LabelledImages(Examples):
     def __init__(
         self,
         subset: Subset,
-        data: DataConfig,
+        data: ClassificationDataConfig,
         image_size: int,
         *,
         augment: AugmentConfig | None = None,
@@ -37,7 +40,7 @@ class LabelledImages(Examples):
         red, green, blue = (min(255, round(255 * mean)) for mean in data.mean)
         self.mean_color = (red, green, blue)
 
-    def blank(self) -> Example:
+    def blank(self, group: Hashable = None) -> Example:
         """An example of zeros."""
         image = np.zeros((self.image_size, self.image_size, 3), np.float32)
         if self.augment is None:

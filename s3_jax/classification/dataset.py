@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from s3_jax.config import DataConfig
+from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.data.image_folder import open_image_folder
 from s3_jax.data.randomness import HOLDOUT, generator
 from s3_jax.data.sources import CachedImages, OpenedSource, open_digits
@@ -52,7 +52,7 @@ class ImageData:
         return about | self.splits.record()
 
 
-def open_data(config: DataConfig, *, seed: int) -> ImageData:
+def open_data(config: ClassificationDataConfig, *, seed: int) -> ImageData:
     """The data set of a configuration, with a holdout drawn from `seed` (or `holdout_split`, and all of train trained).
 
     Raises S3Error for settings that are none, a data set that is missing or unfit, an empty split, a test or holdout
@@ -83,13 +83,13 @@ def open_data(config: DataConfig, *, seed: int) -> ImageData:
     )
 
 
-def open_split(config: DataConfig, split: str) -> OneSplit:
+def open_split(config: ClassificationDataConfig, split: str) -> OneSplit:
     """One split of a configuration's data set, whatever its other splits are. Raises S3Error as `open_data` does."""
     opened = _open_source(config, (split,))
     return OneSplit(opened.name, opened.class_names, _whole(opened, split, config.cache_in_memory))
 
 
-def _open_source(config: DataConfig, splits: tuple[str, ...]) -> OpenedSource:
+def _open_source(config: ClassificationDataConfig, splits: tuple[str, ...]) -> OpenedSource:
     path = expanded(config.path)
     if config.source == "digits":
         return open_digits(splits)

@@ -10,8 +10,9 @@ import numpy as np
 from flax import nnx
 
 from s3_jax.classification.batches import LabelledImages
+from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.task import check_finite, of_classes
-from s3_jax.config import DataConfig, ModelConfig
+from s3_jax.config import ModelConfig
 from s3_jax.data.augment import Normalization, centred
 from s3_jax.data.image_folder import SUFFIXES, list_image_files
 from s3_jax.data.sources import BadImage, open_encoded
@@ -107,7 +108,7 @@ def predict(
 def accuracy(
     model: Standalone,
     subset: Subset,
-    data: DataConfig,
+    data: ClassificationDataConfig,
     *,
     class_names: Sequence[str],
     batch_size: int,

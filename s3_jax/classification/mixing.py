@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from s3_jax.config import AugmentConfig
+from s3_jax.classification.config import AugmentConfig
 
 Rectangle = tuple[int, int, int, int]  # top, bottom, left, right in pixels
 

@@ -13,9 +13,10 @@ from flax import nnx
 from jax import Array
 
 from s3_jax.classification.batches import LabelledImages
+from s3_jax.classification.config import AugmentConfig, ClassificationConfig, ClassificationDataConfig
 from s3_jax.classification.dataset import ImageData, open_data
 from s3_jax.classification.pretrained import checksum, open_pretrained, with_pretrained
-from s3_jax.config import AugmentConfig, Config, DataConfig, ModelConfig
+from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
 from s3_jax.data.stream import Splits, Subset, nothing
 from s3_jax.errors import S3Error
@@ -34,7 +35,7 @@ class Classification(Task):
 
     model: ModelConfig
     images: ImageData
-    data: DataConfig
+    data: ClassificationDataConfig
     augment: AugmentConfig
     pretrained: Standalone | None = None
     splits: Splits = dataclasses.field(init=False)
@@ -145,13 +146,15 @@ def check_finite(finite: np.ndarray) -> None:
         )
 
 
-def of_classes(model: ModelConfig, class_names: Sequence[str], data: DataConfig | None = None) -> Classification:
+def of_classes(
+    model: ModelConfig, class_names: Sequence[str], data: ClassificationDataConfig | None = None
+) -> Classification:
     """The task of these classes without images of its own: to make programs, or to measure on images of others."""
     images = ImageData("", "", tuple(class_names), Splits(nothing(), nothing(), nothing(), nothing()))
-    return Classification(model, images, data or DataConfig(), AugmentConfig())
+    return Classification(model, images, data or ClassificationDataConfig(), AugmentConfig())
 
 
-def open_task(config: Config) -> Classification:
+def open_task(config: ClassificationConfig) -> Classification:
     """Classification of a configuration's images. Raises S3Error where they, or what to begin with, do not fit."""
     images = open_data(config.data, seed=config.seed)
     return Classification(config.model, images, config.data, config.augment, open_pretrained(config))

@@ -1,6 +1,6 @@
-"""What happens to one image on its way into a batch: crops, flip, colours, normalisation and erasing.
+"""What can be done to one image on its way into a batch: crops, colours, normalisation and erasing.
 
-The recipe is DeiT's (Touvron et al., 2021), which the paper follows; constants without a config field are timm's.
+Which of it is done, and how strongly, the tasks say; constants that no task sets are timm's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from s3_jax.config import AugmentConfig
 from s3_jax.data import rand_augment as ra
 from s3_jax.data.sources import Box, decode, decoded_for
 
@@ -19,36 +18,6 @@ CROP_ATTEMPTS = 10  # of a random crop or erased area to fit into the image
 LONGEST_WHOLE = 16  # sides of an image, the longer in shorter ones, that evaluation resizes before it crops
 ERASE_AREA = (0.02, 1 / 3)  # share of the image
 ERASE_RATIO = (0.3, 1 / 0.3)  # height over width
-
-
-def augmented(
-    image: Image.Image, rng: np.random.Generator, config: AugmentConfig, image_size: int, fill: ra.Fill
-) -> np.ndarray:
-    """A random view of the image for training, uint8 (image_size, image_size, 3); erasing comes after normalisation.
-
-    fill: colour of what rotations and shifts bring in from outside. Raises BadImage.
-    """
-    if config.random_resized_crop:
-        box = random_crop_box(rng, image.size, config.crop_scale, config.crop_ratio)
-        pixels = quickly_resized(image, box, image_size)
-    else:
-        pixels = centred(image, image_size, crop=1.0)
-    if config.pad_crop:
-        pixels = pad_crop(pixels, rng, config.pad_crop)
-    if rng.random() < config.horizontal_flip:
-        pixels = cv2.flip(pixels, 1)  # a fifth of the time of numpy's reversed copy
-    if config.color_jitter:
-        pixels = color_jitter(pixels, rng, config.color_jitter)
-    if config.rand_augment_layers:
-        pixels = ra.rand_augment(
-            pixels,
-            rng,
-            layers=config.rand_augment_layers,
-            magnitude=config.rand_augment_magnitude,
-            magnitude_std=config.rand_augment_magnitude_std,
-            fill=fill,
-        )
-    return pixels
 
 
 def centred(image: Image.Image, image_size: int, crop: float) -> np.ndarray:

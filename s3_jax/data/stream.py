@@ -17,15 +17,15 @@ import sys
 import threading
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import grain
 import numpy as np
 from absl import flags, logging
 
 from s3_jax.data.randomness import EXAMPLE, MIX, ORDER, generator
-from s3_jax.data.sources import BadImage, ImageSource, MemoryImages
+from s3_jax.data.sources import BadImage, MemoryImages
 from s3_jax.errors import S3Error
 
 Example = dict[str, np.ndarray]
@@ -38,11 +38,27 @@ _AHEAD = 2
 _OPEN: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
 
+class Source(Protocol):
+    """Images by number, with whatever a task knows of each: see `sources.ImageSource` for images with labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any:
+        """An image and what is known of it. Raises BadImage."""
+
+    def name(self, index: int) -> str:
+        """Where the image lies, for messages."""
+
+    @property
+    def identities(self) -> np.ndarray:
+        """int64 (N,): a number for each image that no other of the data set has, whichever splits it is in."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subset:
     """Some images of one split."""
 
-    source: ImageSource
+    source: Any  # a Source; a task knows which
     indices: np.ndarray  # (N,) int64, sorted numbers of images in the source
     split: str
 
@@ -92,15 +108,22 @@ class Examples(Protocol):
     subset: Subset
     repeats: int = 1  # how often an epoch of training shows each example that it shows
 
+    def group(self, row: int) -> Hashable:
+        """What the examples of one batch of evaluation have in common, such as the size of a canvas. Raises BadImage.
+
+        Training batches have no groups: their examples are of one shape.
+        """
+        return None
+
     @abstractmethod
-    def blank(self) -> Example:
-        """Arrays of an example's shapes and types, zeros, for examples that do not count."""
+    def blank(self, group: Hashable = None) -> Example:
+        """Arrays of the shapes and types of an example of a group, zeros, for examples that do not count."""
 
     @abstractmethod
     def example(self, row: int, rng: np.random.Generator | None) -> Example:
         """An example as arrays; augmented by draws of `rng`, or as evaluation sees it where that is None.
 
-        Raises BadImage.
+        It counts once, or as "weight" among the arrays says: 0 for one of which nothing can be learnt. Raises BadImage.
         """
 
     def mixed(self, batch: Batch, rng: np.random.Generator) -> Batch:
@@ -109,6 +132,7 @@ class Examples(Protocol):
 
     def check_batch(self, batch_size: int, process_count: int) -> None:
         """Raises S3Error for a batch of training that cannot be made."""
+        return
 
 
 def train_batches(
@@ -145,13 +169,39 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Generator[Batch, None, None]:
-    """Every example once, in order, in ceil(N / batch_size) batches of one shape.
+    """Every example once, in the batches of `eval_plan`.
 
-    Arrays as for `train_batches`; "weight" is 0 for the last batch's padding as well. Raises S3Error as it does.
+    Arrays as for `train_batches`; "weight" is 0 for the padding of batches that are not full. Raises S3Error as it
+    does.
     """
-    rows = _local_rows(batch_size, process_index, process_count)
-    batches = _EvalBatches(_Reader(examples, skip_bad), batch_size, rows)
-    return _prefetched(batches, range(-(-len(examples.subset) // batch_size)), num_workers)
+    local = _local_rows(batch_size, process_index, process_count)
+    plan = eval_plan(examples, batch_size)
+    return _prefetched(_EvalBatches(_Reader(examples, skip_bad), plan, local), range(len(plan)), num_workers)
+
+
+class PlannedBatch(NamedTuple):
+    """What is in a batch of evaluation: examples of one group."""
+
+    group: Hashable
+    rows: Sequence[int]  # of the subset; fewer than the batch has places, where it is not full
+
+
+def eval_plan(examples: Examples, batch_size: int) -> list[PlannedBatch]:
+    """Every example once: groups in the order in which they first occur, the examples of each in order."""
+    by_group: dict[Hashable, list[int]] = {}
+    unread = []
+    for row in range(len(examples.subset)):
+        try:
+            by_group.setdefault(examples.group(row), []).append(row)
+        except BadImage:  # which the reader comes to, and tells or skips
+            unread.append(row)
+    if unread:
+        by_group.setdefault(next(iter(by_group), None), []).extend(unread)
+    return [
+        PlannedBatch(group, rows[start : start + batch_size])
+        for group, rows in by_group.items()
+        for start in range(0, len(rows), batch_size)
+    ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,10 +211,11 @@ class _Reader:
     examples: Examples
     skip_bad: bool
 
-    def empty(self, count: int) -> Batch:
-        """A batch of so many examples that do not count."""
-        blank = {name: np.zeros((count, *array.shape), array.dtype) for name, array in self.examples.blank().items()}
-        return blank | {"weight": np.zeros(count, np.float32)}
+    def empty(self, count: int, group: Hashable = None) -> Batch:
+        """A batch of so many examples of a group that do not count."""
+        blank = self.examples.blank(group)
+        zeros = {name: np.zeros((count, *array.shape), array.dtype) for name, array in blank.items()}
+        return zeros | {"weight": np.zeros(count, np.float32)}
 
     def read(self, row: int, rng: np.random.Generator | None, batch: Batch, place: int) -> None:
         """Write an example to its place in the batch; a bad one that may be skipped leaves it as it is."""
@@ -179,9 +230,8 @@ class _Reader:
             raise S3Error(
                 f"{name}: {error}; replace it, or leave out such images with data.on_bad_image='skip'"
             ) from error
-        for key, array in example.items():
+        for key, array in ({"weight": np.ones((), np.float32)} | example).items():
             batch[key][place] = array
-        batch["weight"][place] = 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -219,15 +269,14 @@ class _EvalBatches:
     """Evaluation batches by number."""
 
     reader: _Reader
-    batch_size: int
-    rows: range
+    plan: Sequence[PlannedBatch]
+    places: range  # of the batch, this process's
 
     def __call__(self, number: int) -> Batch:
-        batch = self.reader.empty(len(self.rows))
-        for place, row in enumerate(self.rows):
-            position = number * self.batch_size + row
-            if position < len(self.reader.examples.subset):
-                self.reader.read(position, None, batch, place)
+        group, rows = self.plan[number]
+        batch = self.reader.empty(len(self.places), group)
+        for place, row in enumerate(rows[self.places.start : self.places.stop]):
+            self.reader.read(row, None, batch, place)
         return batch
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from s3_jax.config import Config, DataConfig, ModelConfig, RetrainConfig, TrainConfig, from_mapping
+from s3_jax.config import Config, ModelConfig, RetrainConfig, TrainConfig, config_class, from_mapping
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.evolution import space_name
@@ -60,22 +60,25 @@ def _settings(workdir: AnyPath) -> tuple[Config, dict[str, Any]]:
     paths = workdir / "config.json", workdir / "environment.json"
     if not all(path.is_file() for path in paths):
         raise S3Error(f"{workdir} is not the folder of a run: it has no config.json and environment.json")
-    task = read_record(paths[0], lambda record: record.get("task", Config().task), "put it back from a copy")
-    if task != Config().task:
-        raise S3Error(f"{workdir} is a run of the task {task}: networks are taken out of runs of {Config().task} alone")
+    task = read_record(paths[0], lambda record: record.get("task", Config.task), "put it back from a copy")
+    if task != Config.task:
+        raise S3Error(f"{workdir} is a run of the task {task}: networks are taken out of runs of {Config.task} alone")
     config = read_record(paths[0], _needed, "put it back from a copy")
     return config, read_record(paths[1], lambda record: _checked_dataset(record["dataset"]), "put it back from a copy")
 
 
+# Of the data: how an image becomes the input of a network.
+_OF_IMAGES = ("mean", "std", "eval_crop")
 # What the model card says of a training.
 _OF_A_TRAINING = ("epochs", "batch_size", "init_from", "init_weights")
 
 
 def _needed(settings: dict[str, Any]) -> Config:
     retrain = settings.get("retrain", {})
-    return Config(
+    kind = config_class(Config.task)
+    return kind(
         model=_known(ModelConfig, settings.get("model", {}), "config.model"),
-        data=_known(DataConfig, settings.get("data", {}), "config.data", "mean", "std", "eval_crop"),
+        data=_known(type(kind().data), settings.get("data", {}), "config.data", *_OF_IMAGES),
         train=_known(TrainConfig, settings.get("train", {}), "config.train", *_OF_A_TRAINING),
         retrain=RetrainConfig(
             from_supernet=retrain.get("from_supernet", RetrainConfig().from_supernet),
@@ -137,10 +140,8 @@ def _spec(
         config.model.image_size,
         config.model.patch_size,
         tuple(names),
-        config.data.mean,
-        config.data.std,
-        config.data.eval_crop,
-        About(
+        **{name: getattr(config.data, name) for name in _OF_IMAGES},
+        about=About(
             data=f"{dataset['name']}, split {dataset['splits']['train']['split']}",
             recipe=f"{recipe}, {train.epochs:g} epochs in batches of {train.batch_size}"
             + (f"; before that: weights of {source}, where they overlap" if source else ""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from s3_jax.cost import Evaluated
-from s3_jax.data.stream import Examples, Subset, eval_batches
+from s3_jax.data.stream import Examples, Subset, eval_batches, eval_plan
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.models.families import Structure
 from s3_jax.paths import AnyPath
@@ -35,7 +35,7 @@ class Placed(NamedTuple):
     """A batch on the devices, and the rows of the subset that its examples are of."""
 
     batch: Batch
-    rows: range
+    rows: Sequence[int]
 
 
 def device_batches(run: Run, subset: Subset) -> Iterator[Placed]:
@@ -62,20 +62,20 @@ def placed_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    for number, batch in enumerate(batches):
-        yield Placed(put_batch(mesh, batch), range(number * batch_size, (number + 1) * batch_size))
+    for batch, planned in zip(batches, eval_plan(examples, batch_size), strict=True):
+        yield Placed(put_batch(mesh, batch), planned.rows)
 
 
 def lines_of(task: Task, subset: Subset, predict: Callable[[Batch], Any], batches: Iterable[Placed]) -> list[Line]:
     """The task's record of every example that counts; some batches are under way before the first is waited for."""
     lines: list[Line] = []
-    waiting: deque[tuple[Any, range]] = deque()
+    waiting: deque[tuple[Any, Sequence[int]]] = deque()
 
     def take() -> None:
         """Wait for the oldest batch."""
         arrays, rows = waiting.popleft()
         fetched = jax.device_get(arrays)
-        places = np.flatnonzero(fetched.pop("weight"))
+        places = np.flatnonzero(fetched.pop("weight")).tolist()
         kept = {name: array[places] for name, array in fetched.items()}
         lines.extend(task.lines(subset, [rows[place] for place in places], kept))
 

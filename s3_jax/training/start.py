@@ -26,7 +26,7 @@ from s3_jax.writing import as_json
 
 # Settings that say how a run is executed, not what it computes: they may change when it is taken up again. What is done
 # about a bad image is one of them: under "error" there was none so far.
-CHANGEABLE = ("run.", "data.num_workers", "data.path", "data.on_bad_image")
+CHANGEABLE = ("run.", "data.num_workers.", "data.path.", "data.on_bad_image.")
 # Of config.json. It is raised when the same settings compute something else than before (other initial weights, another
 # holdout), or when checkpoints are laid out otherwise. A new field alone does not raise it, as its default is what was
 # computed without it: records that lack it are read with that. Records without a version are of 0.1.0 and before.
@@ -95,7 +95,10 @@ def _check_settings(workdir: AnyPath, config: Config) -> None:
     version = before.pop("version")
     for key in START:
         before.pop(key, None)
-    old, defaults, new = _flat(before), _flat(to_mapping(Config())), _flat(json.loads(as_json(to_mapping(config))))
+    # First the task: another one's settings are no fault of another version.
+    _check_same({"task": before.get("task", Config.task)}, {"task": config.task}, workdir)
+    defaults = to_mapping(type(config)(task=config.task))
+    old, defaults, new = map(_flat, (before, defaults, json.loads(as_json(to_mapping(config)))))
     unknown = [name for name in old if name not in new]
     if unknown or version > VERSION:
         reason = f"its settings have {', '.join(f'config.{name}' for name in unknown)}, which this version has not"
@@ -106,7 +109,7 @@ def _check_settings(workdir: AnyPath, config: Config) -> None:
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], workdir: AnyPath) -> None:
-    changed = [name for name in sorted(new) if old[name] != new[name] and not name.startswith(CHANGEABLE)]
+    changed = [name for name in sorted(new) if old[name] != new[name] and not f"{name}.".startswith(CHANGEABLE)]
     if changed:
         rows = "\n".join(f"  config.{name}: {old[name]!r} there, {new[name]!r} now" for name in changed)
         raise S3Error(
