@@ -97,8 +97,34 @@ def cost(
     for stage, side in zip(stages, sides, strict=True):
         parts += [_block(stage.embed_dim, block, side) for block in stage.blocks]
     for (stage, following), side in zip(itertools.pairwise(stages), sides[1:], strict=True):
-        parts.append(_patch_merging(stage.embed_dim, following.embed_dim, side))
+        parts.append(_patch_merging(stage.embed_dim, following.embed_dim, side**2))
     return _total([*parts, _head(stages[-1].embed_dim, num_classes)])
+
+
+def dense_cost(
+    architecture: Architecture, size: tuple[int, int], *, image_size: int, patch_size: int, in_channels: int = 3
+) -> Cost:
+    """Exact cost of the network's maps, each with a norm, of an image of `size` (height, width); no classifier.
+
+    Windows are those of `image_size` and are never clamped to the map. Counted as for `cost`, but projections to
+    queries, keys and values and back on padded windows too, as in the counts published for detection and segmentation.
+    """
+    clamped = architecture.clamped(map_sizes(image_size, patch_size, len(architecture.stages)))
+    maps = dense_map_sizes(size, patch_size, len(clamped.stages))
+    width = clamped.stages[0].embed_dim
+    parts = [_linear(patch_size**2 * in_channels, width, math.prod(maps[0])), _norm(width)]
+    for stage, sides in zip(clamped.stages, maps, strict=True):
+        parts += [_dense_block(stage.embed_dim, block, sides) for block in stage.blocks]
+        parts.append(_norm(stage.embed_dim))
+    for (stage, following), sides in zip(itertools.pairwise(clamped.stages), maps[1:], strict=True):
+        parts.append(_patch_merging(stage.embed_dim, following.embed_dim, math.prod(sides)))
+    return _total(parts)
+
+
+def dense_map_sizes(size: tuple[int, int], patch_size: int, num_stages: int) -> list[tuple[int, int]]:
+    """Height and width of each stage's map of an image of `size` pixels, which need not be tiled by patches."""
+    height, width = (-(-length // patch_size) for length in size)
+    return [(-(-height // 2**index), -(-width // 2**index)) for index in range(num_stages)]
 
 
 def cheapest(space: SearchSpace, cost_of: CostOf) -> Cost:
@@ -155,16 +181,25 @@ def _patch_embedding(patch_values: int, width: int, side: int) -> Cost:
 def _block(width: int, block: Block, side: int) -> Cost:
     window = min(block.window, side)
     padded_side = math.ceil(side / window) * window
-    tokens, padded_tokens = side**2, padded_side**2
+    return _block_on(width, block, window, side**2, side**2, padded_side**2)
+
+
+def _dense_block(width: int, block: Block, sides: tuple[int, int]) -> Cost:
+    padded = math.prod(math.ceil(side / block.window) * block.window for side in sides)
+    return _block_on(width, block, block.window, math.prod(sides), padded, padded)
+
+
+def _block_on(width: int, block: Block, window: int, tokens: int, projected: int, padded_tokens: int) -> Cost:
+    """A block of so many tokens, of which `projected` pass the linear layers of attention."""
     bias_table = (2 * window - 1) ** 2 * block.heads
     hidden = hidden_dim(width, block.mlp_ratio)
     return _total(
         [
             _norm(width),
-            _linear(width, 3 * block.qkv_dim, tokens),
+            _linear(width, 3 * block.qkv_dim, projected),
             # Every token meets the window**2 keys of its window twice: in Q K^T and in the sum over V.
             Cost(bias_table, 2 * padded_tokens * window**2 * block.qkv_dim),
-            _linear(block.qkv_dim, width, tokens),
+            _linear(block.qkv_dim, width, projected),
             _norm(width),
             _linear(width, hidden, tokens),
             _linear(hidden, width, tokens),
@@ -172,9 +207,9 @@ def _block(width: int, block: Block, side: int) -> Cost:
     )
 
 
-def _patch_merging(width: int, following_width: int, following_side: int) -> Cost:
-    # An odd map is padded to an even one, so `following_side` is already half of it, rounded up.
-    return _total([_norm(4 * width), _linear(4 * width, following_width, following_side**2, bias=False)])
+def _patch_merging(width: int, following_width: int, following_tokens: int) -> Cost:
+    # An odd map is padded to an even one, so the map that follows has already half of its sides, rounded up.
+    return _total([_norm(4 * width), _linear(4 * width, following_width, following_tokens, bias=False)])
 
 
 def _head(width: int, num_classes: int) -> Cost:

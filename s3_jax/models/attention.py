@@ -29,12 +29,15 @@ class Windows(NamedTuple):
 
 
 def windows_of_block(side: int, height: int, width: int, index: int, limit: int | None = None) -> Windows:
-    """Windows of block `index` on a map: odd blocks shift by half a window along each axis it does not cover.
+    """Windows of block `index` on a map: odd blocks shift by half a window.
 
-    limit: the largest side; None is no limit, and a smaller map is then padded to the window.
+    limit: the largest side, and then there is no shift along an axis that a window covers. None is no limit, as in
+    Swin's code for detection and segmentation: smaller maps are padded to the window, and shifted like others.
     """
     side = side if limit is None else min(side, limit)
     half = side // 2 if index % 2 else 0
+    if limit is None:
+        return Windows(side, (half, half))
     return Windows(side, (half if side < height else 0, half if side < width else 0))
 
 

@@ -71,6 +71,7 @@ class S3Transformer(nnx.Module):
     """A window transformer for images, built at an `Architecture`, or at a `SearchSpace` whose supernet it then is.
 
     Windows never exceed the map of their stage at `image_size`. No parameter depends on the size of the input.
+    num_classes: of the classifier and its norm; 0: there is none, for `features` alone.
     dtype: of the computation; parameters, softmax and norm statistics are float32. kernel_std: deviation of the initial
     weights (0: 1 / sqrt(fan-in)). remat: recompute a network's blocks in the backward pass (no supernet needs it).
     every_width: compile a supernet's blocks for every embed_dim of the space, not only for the largest with masks.
@@ -112,8 +113,9 @@ class S3Transformer(nnx.Module):
             stages.append(Stage(blocks, stacked=self.space is not None))
         self.stages = nnx.List(stages)
         self.merges = nnx.List([PatchMerging(dim, out, std=kernel_std, rngs=rngs) for dim, out in pairwise(dims)])
-        self.norm = LayerNorm((dims[-1],))
-        self.head = Linear((dims[-1], num_classes), std=kernel_std, rngs=rngs)
+        if num_classes:
+            self.norm = LayerNorm((dims[-1],))
+            self.head = Linear((dims[-1], num_classes), std=kernel_std, rngs=rngs)
         if output_norms:
             self.output_norms = nnx.List([LayerNorm((dim,)) for dim in dims])
 

@@ -25,7 +25,7 @@ from s3_jax.networks.resize import resize_positions, resize_table
 Path = tuple[Any, ...]
 
 # Tensors of PyTorch that hold no weights: they follow from shapes, or count what an average was made of.
-_BUFFERS = re.compile(r"(relative_position_index|attn_mask|^n_averaged)$")
+_BUFFERS = re.compile(r"(relative_position_index|attn_mask|num_batches_tracked|^n_averaged)$")
 # What training programs put before every name: data parallel, torch.compile, Lightning and others.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 _RENAMED = (
@@ -60,13 +60,18 @@ def load_weights(network: AnyNetwork, tensors: Mapping[str, np.ndarray], *, resi
     nnx.update(network, traverse_util.unflatten_dict(loaded))
 
 
+def is_buffer(name: str) -> bool:
+    """Whether a tensor of PyTorch of this name holds no weights."""
+    return bool(_BUFFERS.search(name))
+
+
 def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
     """Raises S3Error where a tensor holds NaN or an infinity: whatever a network with it answers means nothing."""
     counts = {name: int(np.size(tensor) - np.isfinite(tensor).sum()) for name, tensor in tensors.items()}
     bad = sorted(name for name, count in counts.items() if count)
     if bad:
         raise S3Error(
-            f"tensor {bad[0]}{_and_more(len(bad) - 1)}: {counts[bad[0]]:,} of {np.size(tensors[bad[0]]):,} values are "
+            f"tensor {bad[0]}{and_more(len(bad) - 1)}: {counts[bad[0]]:,} of {np.size(tensors[bad[0]]):,} values are "
             "NaN or infinite in float32; take weights from before the training diverged, or get the file again"
         )
 
@@ -107,7 +112,7 @@ def to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:
 
     Raises S3Error where two tensors would have one name.
     """
-    kept = _without_prefixes({name: tensor for name, tensor in tensors.items() if not _BUFFERS.search(name)})
+    kept = _without_prefixes({name: tensor for name, tensor in tensors.items() if not is_buffer(name)})
     if not any(name.startswith("layers.") for name in kept):  # a plain transformer's names are timm's everywhere
         return kept
     # There patches are merged at the end of a stage, in timm at the beginning of the next.
@@ -137,10 +142,11 @@ def _timm_from_official(name: str, shift: int) -> str:
 def _check_names(found: Mapping[str, np.ndarray], expected: Mapping[str, Path]) -> None:
     for names, what in ((expected.keys() - found.keys(), "has no"), (found.keys() - expected.keys(), "has a surplus")):
         if names:
-            raise S3Error(f"the state dict {what} tensor {sorted(names)[0]}{_and_more(len(names) - 1)}")
+            raise S3Error(f"the state dict {what} tensor {sorted(names)[0]}{and_more(len(names) - 1)}")
 
 
-def _and_more(count: int) -> str:
+def and_more(count: int) -> str:
+    """How a message goes on that has named the first of so many more."""
     return f" and {count} more" if count else ""
 
 

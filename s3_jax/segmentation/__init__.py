@@ -1,0 +1,24 @@
+"""Segmentation: the class of each pixel, by UperNet on the backbone (the paper's Table 3).
+
+Light to import: its settings are asked for before the libraries that it works with are loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from s3_jax.segmentation.config import SegmentationConfig
+
+if TYPE_CHECKING:
+    from s3_jax.segmentation.task import Segmentation
+
+__all__ = ["Config", "open_task"]
+
+Config = SegmentationConfig
+
+
+def open_task(config: SegmentationConfig) -> Segmentation:
+    """Segmentation of a configuration's images. Raises S3Error where they, or what to begin with, do not fit."""
+    from s3_jax.segmentation import task
+
+    return task.open_task(config)

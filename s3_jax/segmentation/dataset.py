@@ -1,0 +1,101 @@
+"""Which images with masks serve as train, holdout and test."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from s3_jax.data.randomness import HOLDOUT, generator
+from s3_jax.data.stream import Splits, Subset
+from s3_jax.errors import S3Error
+from s3_jax.paths import expanded
+from s3_jax.segmentation.class_table import ClassTable, read_class_table
+from s3_jax.segmentation.config import SegmentationDataConfig
+from s3_jax.segmentation.folders import open_mask_folder
+from s3_jax.segmentation.scenes import open_scenes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskData:
+    """A data set of images with masks, and what its images are used for."""
+
+    source: str
+    name: str
+    table: ClassTable
+    splits: Splits
+
+    def record(self) -> dict[str, Any]:
+        """What the run's result says of its data: see `Splits.record`."""
+        about = {"source": self.source, "name": self.name, "num_classes": len(self.table.names)}
+        return about | self.splits.record()
+
+
+def open_data(config: SegmentationDataConfig, seed: int) -> MaskData:
+    """The data set of a configuration, with a holdout drawn from `seed`, or `holdout_split`.
+
+    Raises S3Error for a data set that is missing or unfit, and where a split that measures shares images with train.
+    """
+    if not config.train_split or not config.test_split:
+        raise S3Error("data.train_split and data.test_split must both name a split")
+    names = tuple(dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split))))
+    opened = _open_source(config, names)
+    subsets = {name: Subset(opened.splits[name], np.arange(len(opened.splits[name])), name) for name in names}
+    whole = subsets[config.train_split]
+    for field in ("test_split", "holdout_split"):
+        other = subsets.get(getattr(config, field))
+        if other and (shared := whole.shared_with(other)):
+            raise S3Error(
+                f"data.{field} = {other.split!r} shares {shared:,} images with data.train_split = {whole.split!r}: "
+                "what is measured on them would mean nothing"
+            )
+    train, holdout = (whole, subsets[config.holdout_split]) if config.holdout_split else _hold_out(whole, config, seed)
+    return MaskData(config.source, opened.name, opened.table, Splits(train, whole, holdout, subsets[config.test_split]))
+
+
+def open_split(config: SegmentationDataConfig, split: str) -> MaskData:
+    """One split of a configuration's data set, as its test split; there is nothing to train on."""
+    opened = _open_source(config, (split,))
+    subset = Subset(opened.splits[split], np.arange(len(opened.splits[split])), split)
+    none = dataclasses.replace(subset, indices=np.arange(0))
+    return MaskData(config.source, opened.name, opened.table, Splits(none, none, none, subset))
+
+
+def _open_source(config: SegmentationDataConfig, names: tuple[str, ...]) -> Any:
+    if config.source == "scenes":
+        opened = open_scenes(names, size=config.scene_size, train_count=config.scene_count)
+        return dataclasses.replace(opened, splits=_controlled(opened.splits, config))
+    path = expanded(config.path)
+    table = read_class_table(config.classes or f"{path}/classes.txt")
+    return open_mask_folder(
+        path,
+        names,
+        images=config.images_folder,
+        masks=config.masks_folder,
+        table=table,
+        zero_is_ignored=config.zero_is_ignored,
+        ignored_value=config.ignored_value,
+    )
+
+
+def _controlled(splits: Mapping[str, Any], config: SegmentationDataConfig) -> dict[str, Any]:
+    """The scenes of every split; those of the training split with classes at random where the control is asked for."""
+    shuffled = {config.train_split: True} if config.shuffled_classes else {}
+    return {
+        name: dataclasses.replace(scenes, shuffled_classes=shuffled.get(name, False)) for name, scenes in splits.items()
+    }
+
+
+def _hold_out(whole: Subset, config: SegmentationDataConfig, seed: int) -> tuple[Subset, Subset]:
+    """The split without a random share of its images, and that share; each has one image at least."""
+    count = round(config.holdout_fraction * len(whole))
+    if not 0 < count < len(whole):
+        raise S3Error(
+            f"data.holdout_fraction = {config.holdout_fraction} of {len(whole):,} training images holds out {count:,}: "
+            "training needs some and so does the holdout; choose another fraction, or set data.holdout_split"
+        )
+    order = generator(seed, HOLDOUT).permutation(len(whole))
+    held, kept = (np.sort(whole.indices[rows]) for rows in (order[:count], order[count:]))
+    return dataclasses.replace(whole, indices=kept), dataclasses.replace(whole, indices=held)

@@ -1,0 +1,173 @@
+"""Segmentation as a task: UperNet, pixel-wise cross-entropy, mean intersection over union."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import nnx
+from jax import Array
+
+from s3_jax.config import ModelConfig
+from s3_jax.cost import Cost
+from s3_jax.data.stream import Splits, Subset, nothing
+from s3_jax.errors import S3Error
+from s3_jax.models.families import Structure
+from s3_jax.models.isotropic import IsotropicArchitecture
+from s3_jax.models.subnet import SubnetMask
+from s3_jax.segmentation.class_table import IGNORED, ClassTable
+from s3_jax.segmentation.config import (
+    HeadConfig,
+    SegmentationAugmentConfig,
+    SegmentationConfig,
+    SegmentationDataConfig,
+)
+from s3_jax.segmentation.cost import upernet_cost
+from s3_jax.segmentation.dataset import MaskData, open_data
+from s3_jax.segmentation.examples import MaskedImages
+from s3_jax.segmentation.metrics import counts_of, metrics_of_counts, summed
+from s3_jax.segmentation.resizing import resized
+from s3_jax.segmentation.upernet import UperNet
+from s3_jax.task import Line, Metrics, Task, Terms
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segmentation(Task):
+    """The class of each pixel."""
+
+    model: ModelConfig
+    head: HeadConfig
+    images: MaskData
+    data: SegmentationDataConfig
+    augment: SegmentationAugmentConfig
+    splits: Splits = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "splits", self.images.splits)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their numbers."""
+        return self.images.table.names
+
+    def record(self) -> dict[str, Any]:
+        """The data set, and the use of its splits."""
+        return self.images.record()
+
+    def bound(self) -> dict[str, Any]:
+        """The names of the classes."""
+        return {"class_names": list(self.class_names)}
+
+    def examples(self, subset: Subset, *, training: bool) -> MaskedImages:
+        """The images of a subset with their class maps."""
+        augment = self.augment if training else None
+        return MaskedImages(subset, self.data, self.augment.crop, self.model.patch_size, augment=augment)
+
+    def network(
+        self, structure: Structure, rngs: nnx.Rngs, *, batch_axis: str | None = None, platform: str | None = None
+    ) -> UperNet:
+        """UperNet on a window transformer. Raises S3Error for a plain transformer, which has one map."""
+        if isinstance(structure, IsotropicArchitecture):
+            raise S3Error("UperNet needs maps of several sizes, which a plain transformer lacks: give an S3 or Swin")
+        return UperNet(
+            structure,
+            model=self.model,
+            num_classes=len(self.class_names),
+            channels=self.head.channels,
+            auxiliary_channels=self.head.auxiliary_channels,
+            dropout=self.head.dropout,
+            batch_axis=batch_axis,
+            platform=platform,
+            rngs=rngs,
+        )
+
+    def terms(
+        self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float
+    ) -> Terms:
+        """Cross-entropy of image (B, H, W, 3) with "label" (B, H, W), of both heads.
+
+        Divided by all pixels, those included that do not count, as mmsegmentation 0.11 does it.
+        """
+        label, weight = batch["label"], batch["weight"]
+        logits = network.in_training(batch["image"], weight, subnet, max_drop_path=max_drop_path, key=key)
+        decode, auxiliary = (pixel_cross_entropy(each, label, weight) for each in logits)
+        count = weight.sum() * np.prod(label.shape[1:])
+        return {"decode": (decode, count), "auxiliary": (self.head.auxiliary_weight * auxiliary, count)}
+
+    def predict(self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None) -> dict[str, Array]:
+        """The likeliest "classes" (B, H, W) of the original's pixels, whether logits are "finite", and the "label"."""
+        logits = network(batch["image"], subnet)
+        classes = enlarged(logits, batch["rows"], batch["columns"]).argmax(-1).astype(jnp.uint8)
+        return {"classes": classes, "finite": jnp.isfinite(logits).all((1, 2, 3)), "label": batch["label"]}
+
+    def lines(self, subset: Subset, rows: Sequence[int], predicted: dict[str, np.ndarray]) -> list[Line]:
+        """Number of each image, and its counts of pixels. Raises S3Error where logits are not finite."""
+        if not predicted["finite"].all():
+            raise S3Error(
+                f"the network's answers to {int((~predicted['finite']).sum())} of {len(rows)} images are not finite: "
+                "its weights are far too large, or its preprocessing (mean, std) is none"
+            )
+        each = zip(rows, predicted["classes"], predicted["label"], strict=True)
+        count = len(self.class_names)
+        return [
+            {"image": int(subset.indices[row]), "pixels": counts_of(classes, label, count)}
+            for row, classes, label in each
+        ]
+
+    def score(self, lines: Sequence[Line]) -> Metrics:
+        """Mean intersection over union, accuracies, and each class's intersection over union, in percent."""
+        total = summed((line["pixels"] for line in lines), len(self.class_names))
+        return metrics_of_counts(total, self.class_names)
+
+    def error(self, metrics: Metrics) -> float:
+        """What is missing to a mean intersection over union of 100 %."""
+        return 100.0 - metrics["miou"]
+
+    def cost(self, architecture: Any) -> Cost:
+        """Parameters of the whole network, and multiply-adds of an image of the crop's size; see `upernet_cost`."""
+        return upernet_cost(
+            architecture,
+            (self.augment.crop, self.augment.crop),
+            image_size=self.model.image_size,
+            patch_size=self.model.patch_size,
+            num_classes=len(self.class_names),
+            channels=self.head.channels,
+            auxiliary_channels=self.head.auxiliary_channels,
+        )
+
+
+def pixel_cross_entropy(logits: Array, label: Array, weight: Array) -> Array:
+    """Cross-entropy of logits (B, h, w, C), enlarged, with classes (B, H, W), summed over pixels that count, times
+    weight (B,)."""
+    logits = resized(logits, (label.shape[1], label.shape[2]))
+    # Comparing instead of gathering: the gradient of a gather is a scatter, which is slow and long to compile.
+    is_label = jnp.arange(logits.shape[-1], dtype=label.dtype) == label[..., None]
+    picked = jnp.where(is_label, logits, 0).sum(-1)
+    losses = (jax.nn.logsumexp(logits, axis=-1) - picked) * (label != IGNORED)
+    return (losses.sum((1, 2)) * weight).sum()
+
+
+def enlarged(logits: Array, rows: Array, columns: Array) -> Array:
+    """Logits (B, h, w, C) resized by matrices (B, H, h) and (B, W, w): (B, H, W, C)."""
+    return jnp.einsum("bwW,bhWc->bhwc", columns, jnp.einsum("bhH,bHWc->bhWc", rows, logits))
+
+
+def of_classes(config: SegmentationConfig, class_names: Sequence[str]) -> Segmentation:
+    """The task of these classes without images of its own: to make programs, or to measure on images of others."""
+    images = MaskData("", "", ClassTable(tuple(class_names)), Splits(nothing(), nothing(), nothing(), nothing()))
+    return Segmentation(config.model, config.head, images, config.data, config.augment)
+
+
+def open_task(config: SegmentationConfig) -> Segmentation:
+    """Segmentation of a configuration's images. Raises S3Error where they do not fit."""
+    if config.train.batch_size == 1 or config.retrain.train.batch_size == 1:
+        logging.warning(
+            "in batches of one image, batch normalisation of the pyramid's 1 x 1 map sees one value, which leaves its "
+            "bias alone; batches of two images or more train better"
+        )
+    return Segmentation(config.model, config.head, open_data(config.data, config.seed), config.data, config.augment)
