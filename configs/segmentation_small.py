@@ -1,4 +1,10 @@
-"""UperNet on digit scenes, which are drawn as they are needed: minutes on two CPU cores."""
+"""UperNet on digit scenes, which are drawn as they are needed: minutes on two CPU cores.
+
+    python -m s3_jax.main --config=configs/segmentation_small.py --workdir=runs/segmentation
+
+One to four handwritten digits on textured noise, 48 px; the class of each pixel is background or the digit whose stroke
+it is. The test scenes show handwriting of which no other split has any. The network begins at random.
+"""
 
 import ml_collections
 
@@ -8,9 +14,16 @@ from s3_jax.config import default_config
 def get_config() -> ml_collections.ConfigDict:
     """The settings."""
     config = default_config("s3_jax.segmentation")
-    config.model.update(image_size=48, patch_size=2, kernel_std=0.0)
-    config.head.update(channels=64, auxiliary_channels=32)
-    config.data.update(test_split="test", holdout_split="holdout", train_split="train", test_scale=(48, 48))
+    config.model.update(image_size=48, patch_size=2)
+    config.backbone.update(
+        depth=(1, 1, 2, 1),
+        embed_dim=(32, 64, 96, 128),
+        window=(4, 4, 8, 4),
+        mlp_ratio=(4.0,) * 4,
+        qkv_dim=(32, 64, 96, 128),
+    )
+    config.head.update(channels=128, auxiliary_channels=32)
+    config.data.update(holdout_split="holdout", test_scale=(48, 48))
     config.augment.update(scale=(48, 48), ratio=(1.0, 1.0), crop=48, largest_class=1.0, horizontal_flip=0.0)
     config.train.update(epochs=4.6, batch_size=16, warmup_epochs=0.3, learning_rate=2e-3, drop_path=0.0)
     config.run.update(eval_batch_size=50, checkpoint_every=300, log_every=20)

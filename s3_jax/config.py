@@ -34,7 +34,7 @@ from s3_jax.limits import (
     whole,
 )
 from s3_jax.search import SearchConfig
-from s3_jax.space import DIMENSIONS, SearchSpace, StageSpace
+from s3_jax.space import DIMENSIONS, Architecture, Block, SearchSpace, Stage, StageSpace
 
 T = TypeVar("T")
 
@@ -97,6 +97,48 @@ class SpaceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BackboneConfig:
+    """The one network that a run trains on its task; where none is given, the run searches a space.
+
+    A model, or else an architecture by its stages, each of which has one number for all of its blocks.
+    """
+
+    model: str = ""  # a published model's name, or the folder of a network
+    weights: str = ""  # of a published model: a file, or hf-hub:owner/name
+    from_scratch: bool = False  # begin with random weights all the same, to compare with
+    depth: Annotated[tuple[int, ...], each(whole(1, 1_000))] = ()  # blocks
+    embed_dim: Annotated[tuple[int, ...], each(whole(1, 100_000))] = ()  # channels
+    window: Annotated[tuple[int, ...], each(whole(1, 10_000))] = ()  # tokens, one side
+    mlp_ratio: Annotated[tuple[float, ...], each(number(0, 1_000, above=True))] = ()
+    qkv_dim: Annotated[tuple[int, ...], each(whole(1, 100_000))] = ()  # channels, multiples of 32
+
+    def __post_init__(self) -> None:
+        check_fields(self, "backbone")
+        lengths = {name: len(getattr(self, name)) for name in DIMENSIONS}
+        if len(set(lengths.values())) != 1:
+            raise SettingError("backbone", f"every dimension needs one value for each stage, got {lengths}")
+        if self.model and self.depth:
+            raise SettingError("backbone", f"model = {self.model!r} has its own depth: leave out one of them")
+        if self.weights and not self.model:
+            raise SettingError("backbone", f"weights = {self.weights!r}: expected the name of their model as model too")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the run trains this network instead of searching."""
+        return bool(self.model or self.depth)
+
+    def architecture(self) -> Architecture:
+        """The architecture of the stages that are given. Raises S3Error where it cannot be."""
+        stages = zip(*(getattr(self, name) for name in DIMENSIONS), strict=True)
+        return Architecture(
+            tuple(
+                Stage(embed_dim, (Block(window, mlp_ratio, qkv_dim),) * depth)
+                for depth, embed_dim, window, mlp_ratio, qkv_dim in stages
+            )
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Where the data are and which of them serve what, as far as all tasks have it."""
 
@@ -123,7 +165,10 @@ class TrainConfig:
     epochs: Annotated[float, number(0, 1e6, above=True)] = 300.0
     batch_size: Count = 1024  # images per update, over all devices and accumulation steps
     learning_rate: NotNegative = 1e-3  # at the peak
-    min_learning_rate: NotNegative = 1e-5  # where the cosine ends
+    min_learning_rate: NotNegative = 1e-5  # where it ends
+    # How the rate falls: along a cosine from the end of the warm-up on, or along a line from the first update on, of
+    # which the warm-up has a growing share (mmsegmentation's "poly" of power 1).
+    schedule: Annotated[str, one_of("cosine", "linear")] = "cosine"
     warmup_epochs: Annotated[float, number(0, 1e6)] = 20.0
     weight_decay: NotNegative = 0.05
     decay_norms_and_biases: bool = False  # also norms, biases and bias tables; the paper does not say
@@ -194,6 +239,7 @@ class Config:
     seed: Annotated[int, whole(0, 2**32 - 1)] = 0  # JAX keeps no more bits of it
     task: str = "s3_jax.classification"  # the package that has the task, by its `open_task`; one of yours will do
     model: ModelConfig = ModelConfig()
+    backbone: BackboneConfig = BackboneConfig()
     space: SpaceConfig = SpaceConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

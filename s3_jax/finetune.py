@@ -1,168 +1,166 @@
-"""Training of a network that has weights already, at another resolution or on other classes: one resumable run."""
+"""Training of one network on a task, from the weights of another or from scratch: one resumable run."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from s3_jax.classification.task import Classification
 from s3_jax.config import Config
 from s3_jax.errors import S3Error
-from s3_jax.models.families import family_of
-from s3_jax.networks import standalone
-from s3_jax.networks.classes import match
-from s3_jax.networks.convert import load_weights, to_state_dict
-from s3_jax.networks.standalone import About, Spec, Standalone
+from s3_jax.models.families import AnyArchitecture, family_of
+from s3_jax.networks import standalone, zoo
+from s3_jax.networks.standalone import About, Standalone
 from s3_jax.paths import AnyPath
 from s3_jax.progress import say
 from s3_jax.remaining import Phase
-from s3_jax.task import Variables, open_task, variables_of
+from s3_jax.task import Metrics, Task, Variables, open_task, variables_of
 from s3_jax.training.devices import put_replicated
-from s3_jax.training.evaluate import error_of_network
+from s3_jax.training.evaluate import metrics_of_network
 from s3_jax.training.fit import fit, num_updates
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import merged
-from s3_jax.training.records import read_json, read_record
+from s3_jax.training.records import read_record
 from s3_jax.training.run import Run
 from s3_jax.training.start import opened_workdir, record_start, start_run
 
 PHASE = "finetune"
 
 
-def finetune(
-    start: Standalone, config: Config, workdir: AnyPath, *, from_scratch: bool, console: Console, stop: StopRequest
-) -> dict[str, Any]:
-    """Train `start` on the data of `config`, and write its network's folder `workdir/network`. Returns the result.
+class Start(NamedTuple):
+    """What a training begins with: a network, of whose weights it may make no use, or an architecture alone."""
 
-    Bias tables and position embeddings are resized to the configuration's image size; the classifier is new where the
-    classes are others. from_scratch: the same training from random weights, to compare with. Raises S3Error for
-    settings that do not fit; Interrupted once it has saved on request.
+    network: Standalone | None  # without weights (None) where none are made use of
+    architecture: AnyArchitecture
+    from_scratch: bool
+
+    def record(self) -> dict[str, Any]:
+        """What tells two starts apart, as JSON."""
+        start = self.architecture.to_json() if self.network is None else self.network.spec.to_json()
+        return {"from_scratch": self.from_scratch, "start": start}
+
+    @property
+    def about(self) -> About:
+        """Where the weights are from that it begins with, if there are any."""
+        return About() if self.network is None or self.from_scratch else self.network.spec.about
+
+
+def transfer(config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest) -> dict[str, Any]:
+    """Train the network of `config.backbone` on the configuration's task. Returns the result, as `finetune` does.
+
+    Raises S3Error where there is no such network, as well.
+    """
+    backbone = config.backbone
+    if not backbone.model:
+        start = Start(None, backbone.architecture(), from_scratch=True)
+    elif backbone.from_scratch and not backbone.weights and backbone.model in zoo.names():
+        spec = zoo.spec(backbone.model)
+        start = Start(Standalone(None, spec), spec.architecture, from_scratch=True)
+    else:
+        network = zoo.open_model(backbone.model, backbone.weights, new_head=True)
+        start = Start(network, network.spec.architecture, backbone.from_scratch)
+    return finetune(start, config, workdir, console=console, stop=stop)
+
+
+def finetune(start: Start, config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest) -> dict[str, Any]:
+    """Train a network on the task of `config`, and write its folder `workdir/network`. Returns the result.
+
+    Windows and what depends on them are scaled to the configuration's image size; what of the weights is kept, the task
+    says. Raises S3Error for settings that do not fit; Interrupted once it has saved on request.
     """
     if config.train.init_from:
-        raise S3Error("config.train.init_from is where a search begins; fine-tuning begins with --model: leave it out")
+        raise S3Error(
+            "config.train.init_from is where a search begins; the training of one network begins with --model, or with "
+            "config.backbone.model: leave it out"
+        )
     with opened_workdir(workdir, config):
-        _check_same_start(workdir, start.spec, from_scratch)
+        _check_same_start(workdir, start)
         if (workdir / "result.json").exists():
             say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
-            return read_record(
-                workdir / "result.json", lambda record: {"test_accuracy": record["test_accuracy"]} | record
-            )
-        task = _task(config)
-        return _run(start, start_run(config, task, workdir, console, stop), task, from_scratch)
+            return read_record(workdir / "result.json", _checked_result)
+        task = open_task(config)
+        return _run(start, start_run(config, task, workdir, console, stop), task)
 
 
-def _run(start: Standalone, run: Run, task: Classification, from_scratch: bool) -> dict[str, Any]:
+def _run(start: Start, run: Run, task: Task) -> dict[str, Any]:
     config, workdir = run.config, run.workdir
     try:
-        spec = target_spec(start.spec, config, task)
+        architecture = target_architecture(start, config)
+        cost = task.spec(architecture, About()).cost
+        nnx.eval_shape(lambda: task.network(architecture, nnx.Rngs(0)))  # refuses what cannot be built
         record_start(run)
         updates = num_updates(config.train, task.splits.train_and_holdout)
-        run.clock.follow([Phase(PHASE, "fine-tuning", "an update", updates)])
-        run.write_json("start.json", _start_record(start.spec, from_scratch))
-        network = fit(
-            run,
-            PHASE,
-            spec.architecture,
-            config.train,
-            task.splits.train_and_holdout,
-            lambda: _initial(run, start, spec, from_scratch),
-        )
-        accuracy = 100.0 - error_of_network(run, network, task.splits.test, spec.architecture)
+        run.clock.follow([Phase(PHASE, "training of one network", "an update", updates)])
+        run.write_json("start.json", start.record())
+        subset = task.splits.train_and_holdout
+        network = fit(run, PHASE, architecture, config.train, subset, lambda: _initial(run, start, architecture))
+        metrics = metrics_of_network(run, network, task.splits.test)
     finally:
         run.metrics.close()
-    spec = dataclasses.replace(spec, about=_about(start.spec, config, task, accuracy, from_scratch))
+    spec = task.spec(architecture, _about(start, config, task, metrics))
     if jax.process_index() == 0:
         standalone.save(workdir / "network", Standalone(merged(network.definition, network.variables), spec))
     result = {
-        "test_accuracy": accuracy,
-        "params": spec.cost.params,
-        "macs": spec.cost.macs,
+        "test_accuracy": 100.0 - task.error(metrics),
+        "metrics": metrics,
+        "in_words": task.in_words(metrics),
+        "params": cost.params,
+        "macs": cost.macs,
         "dataset": task.record(),
     }
     run.write_json("result.json", result)
     return result
 
 
-def _task(config: Config) -> Classification:
-    """The task of a configuration, which must be classification: other networks are trained by `main`."""
-    task = open_task(config)
-    if not isinstance(task, Classification):
-        raise S3Error(f"config.task = {config.task!r}: this trains classifiers; python -m s3_jax.main trains others")
-    return task
+def _checked_result(record: dict[str, Any]) -> dict[str, Any]:
+    """A result, whose words those of 0.1.0 lack."""
+    return {"in_words": f"top-1 {float(record['test_accuracy']):.2f} %"} | record
 
 
-def target_spec(start: Spec, config: Config, task: Classification) -> Spec:
-    """The specification of the network that is trained: with the data's classes, at the configuration's image size.
+def target_architecture(start: Start, config: Config) -> AnyArchitecture:
+    """The architecture that is trained, with windows for the configuration's image size.
 
-    Raises S3Error where it has other patches, or cannot take images of that size.
+    Raises S3Error where the start has other patches.
     """
-    size = config.model.image_size
-    if config.model.patch_size != start.patch_size:
+    if start.network is None:
+        return start.architecture
+    size, spec = config.model.image_size, start.network.spec
+    if config.model.patch_size != spec.patch_size:
         raise S3Error(
-            f"config.model.patch_size = {config.model.patch_size}, but the network has patches of {start.patch_size}; "
+            f"config.model.patch_size = {config.model.patch_size}, but the network has patches of {spec.patch_size}; "
             "give that"
         )
-    target = dataclasses.replace(
-        start,
-        architecture=family_of(start.architecture).scaled(start.architecture, start.image_size, size),
-        image_size=size,
-        class_names=task.class_names,
-        mean=task.data.mean,
-        std=task.data.std,
-        eval_crop=task.data.eval_crop,
-    )
-    nnx.eval_shape(lambda: standalone.build(target))  # refuses what cannot be built before anything is written
-    return target
+    return family_of(start.architecture).scaled(start.architecture, spec.image_size, size)
 
 
-def kept_classifier(start: tuple[str, ...], data: tuple[str, ...]) -> np.ndarray | None:
-    """The network's class for each of the data's, where a classifier for the one serves the other; None where not.
-
-    They have the same names, in whatever order, or the network knows its as many classes by number alone: so the
-    published models keep theirs on ImageNet.
-    """
-    try:
-        return match(start, data) if len(start) == len(data) else None
-    except S3Error:
-        return None
-
-
-def _initial(run: Run, start: Standalone, spec: Spec, from_scratch: bool) -> Variables:
+def _initial(run: Run, start: Start, architecture: AnyArchitecture) -> Variables:
     """What to begin with, on every device."""
-    network = standalone.build(spec, rngs=nnx.Rngs(params=run.key(PHASE)))
-    if not from_scratch:
-        classes = kept_classifier(start.spec.class_names, spec.class_names)
-        say(run.clock.console, f"The classifier is {'new: the classes are others' if classes is None else 'kept'}.")
-        tensors = to_state_dict(start.network)
-        if classes is not None:
-            tensors |= {name: tensor[classes] for name, tensor in tensors.items() if name.startswith("head.")}
-        load_weights(network, tensors, resize=True, reset_head=classes is None)
+    network = run.task.network(architecture, nnx.Rngs(params=run.key(PHASE)))
+    if start.network is not None and not start.from_scratch:
+        run.task.begin_with(network, start.network, lambda what: say(run.clock.console, what))
     return put_replicated(run.mesh, variables_of(network))
 
 
-def _start_record(spec: Spec, from_scratch: bool) -> dict[str, Any]:
-    return {"from_scratch": from_scratch, "start": spec.to_json()}
-
-
-def _check_same_start(workdir: AnyPath, spec: Spec, from_scratch: bool) -> None:
+def _check_same_start(workdir: AnyPath, start: Start) -> None:
     path = workdir / "start.json"
-    if path.exists() and read_json(path) != _start_record(spec, from_scratch):
+    now = start.record()
+    # Records of 0.1.0 do not say of which task the network is: there was one.
+    if path.exists() and read_record(path, lambda old: old | {"start": now["start"] | old["start"]}) != now:
         raise S3Error(
             f"{workdir} holds a training that began with another network; give that one, or another --workdir"
         )
 
 
-def _about(start: Spec, config: Config, task: Classification, accuracy: float, from_scratch: bool) -> About:
-    train, before = config.train, "" if from_scratch else f"; before that: {start.about.recipe or 'not recorded'}"
+def _about(start: Start, config: Config, task: Task, metrics: Metrics) -> About:
+    train, about = config.train, start.about
+    begun_with_weights = start.network is not None and not start.from_scratch
+    before = f"; before that: {about.recipe or 'not recorded'}" if begun_with_weights else ""
     return About(
         data=f"{task.record()['name']}, split {task.splits.train_and_holdout.split}",
         recipe=f"{train.epochs:g} epochs in batches of {train.batch_size}, AdamW, peak {train.learning_rate:g}, "
         f"{config.model.image_size} px{before}",
-        accuracy=f"top-1 {accuracy:.2f} % on split {task.splits.test.split}",
-        licence=start.about.licence,
+        accuracy=f"{task.in_words(metrics)} on split {task.splits.test.split}",
+        licence=about.licence,
     )

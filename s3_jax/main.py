@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     say(console, f"s3_jax {__version__}: loading libraries and data ...")
     import jax
 
+    from s3_jax.finetune import transfer
     from s3_jax.pipeline import run_pipeline
     from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
     from s3_jax.training.loop import StopRequest
@@ -54,6 +55,10 @@ def main(arguments: list[str]) -> int:
         except (OSError, ImportError, SyntaxError) as error:
             raise S3Error(f"the configuration file could not be loaded: {error}") from error
         config = config_of(settings)
+        if config.backbone.is_given:
+            result = transfer(config, workdir, console=console, stop=stop)
+            say(console, f"{result['in_words']} on the test split; network: {printable(workdir / 'network')}")
+            return 0
         result = run_pipeline(config, workdir, console=console, stop=stop)
         from s3_jax.report.tables import result_table  # and with it matplotlib
         from s3_jax.report.write import write_report

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from s3_jax.config import Config, config_of
 from s3_jax.errors import S3Error
+from s3_jax.finetune import transfer
 from s3_jax.paths import user_path
 from s3_jax.pipeline import run_pipeline
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
@@ -43,4 +44,5 @@ def run(config: Config | ml_collections.ConfigDict, workdir: str | Path) -> dict
     settings = config if isinstance(config, Config) else config_of(config.to_dict())
     stop = StopRequest()
     with stop.listening():
-        return run_pipeline(settings, user_path(workdir), console=Console(), stop=stop)
+        start = transfer if settings.backbone.is_given else run_pipeline
+        return start(settings, user_path(workdir), console=Console(), stop=stop)

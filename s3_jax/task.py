@@ -91,6 +91,20 @@ class Task(Protocol):
         """What a training begins with, on the host or one device; `tell` says to the user what is not random of it."""
         return variables_of(self.network(structure, nnx.Rngs(params=key)))
 
+    def spec(self, architecture: Any, about: Any) -> Any:
+        """What the network of an architecture is by itself, as a `networks.standalone.Spec`, for its folder.
+
+        about: where its weights are from, a `networks.standalone.About`. Raises S3Error where the task has none.
+        """
+        raise S3Error(f"{type(self).__name__} has no networks by themselves: it needs the function spec of a task")
+
+    def begin_with(self, network: Any, start: Any, tell: Callable[[str], None]) -> None:
+        """Give a network, in place, the weights of another that fit: a `networks.standalone.Standalone`.
+
+        `tell` says to the user what is kept. Raises S3Error where none do.
+        """
+        raise S3Error(f"{type(self).__name__} begins with random weights: it needs the function begin_with of a task")
+
     @abstractmethod
     def terms(
         self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float
@@ -118,6 +132,10 @@ class Task(Protocol):
     @abstractmethod
     def error(self, metrics: Metrics) -> float:
         """What E-T Error and search minimise, in percent from 0 to 100."""
+
+    def in_words(self, metrics: Metrics) -> str:
+        """The main metrics, for a line."""
+        return ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
 
     @abstractmethod
     def cost(self, architecture: Any) -> Cost:

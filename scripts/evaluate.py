@@ -38,7 +38,7 @@ _SKIP = flags.DEFINE_bool("skip_bad_images", False, "Leave out images that canno
 _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
 
-def data_config(spec: zoo.Spec) -> ClassificationDataConfig:
+def data_config(spec: zoo.ClassifierSpec) -> ClassificationDataConfig:
     """The data set of the flags, with a network's preprocessing."""
     return ClassificationDataConfig(
         source=_SOURCE.value,

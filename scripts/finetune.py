@@ -21,7 +21,7 @@ from rich.text import Text
 
 from s3_jax.config import config_of
 from s3_jax.errors import Interrupted, S3Error
-from s3_jax.finetune import finetune
+from s3_jax.finetune import Start, finetune
 from s3_jax.networks import zoo
 from s3_jax.paths import print_any_name, printable, user_path
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
@@ -51,11 +51,10 @@ def main(arguments: list[str]) -> int:
         config = config_of(_CONFIG.value.to_dict())
         workdir = user_path(_WORKDIR.value)
         start = zoo.open_model(_MODEL.value, _WEIGHTS.value, _NAMES.value, new_head=True)
-        result = finetune(start, config, workdir, from_scratch=_FROM_SCRATCH.value, console=console, stop=stop)
+        begun = Start(start, start.spec.architecture, _FROM_SCRATCH.value)
+        result = finetune(begun, config, workdir, console=console, stop=stop)
         network = printable(workdir / "network")
-        console.print(
-            Text(f"top-1 {result['test_accuracy']:.2f} % on the test split; network: {network}"), soft_wrap=True
-        )
+        console.print(Text(f"{result['in_words']} on the test split; network: {network}"), soft_wrap=True)
     except Interrupted as stopped:
         print(stopped)
         return 143

@@ -23,9 +23,10 @@ from s3_jax.classification import inference
 from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_data
 from s3_jax.networks import standalone, zoo
+from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import params_of, to_state_dict
 from s3_jax.networks.files import read_state_dict
-from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.networks.standalone import Standalone
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.writing import SEAL, unsealed
 
@@ -46,8 +47,8 @@ def encoded(kind: str, seed: int = 0) -> bytes:
 @pytest.fixture(scope="module")
 def model() -> Standalone:
     architecture = Architecture((Stage(8, (Block(2, 1.0, 32),)), Stage(16, (Block(2, 2.0, 32),))))
-    spec = Spec(architecture, SIDE, 2, CLASSES, (0.5,) * 3, (0.5,) * 3, 1.0)
-    return Standalone(standalone.build(spec, rngs=nnx.Rngs(0)), spec)
+    spec = ClassifierSpec(architecture, SIDE, 2, CLASSES, (0.5,) * 3, (0.5,) * 3, eval_crop=1.0)
+    return Standalone(spec.build(rngs=nnx.Rngs(0)), spec)
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_command(home, tmp_path
     model = make()
     standalone.save(tmp_path / "network", model)
     weights = tmp_path / "network" / "weights.safetensors"
-    tensors = dict(standalone.to_state_dict(model.network))
+    tensors = dict(model.spec.state_dict(model.network))
     tensors["norm.weight"] = np.full(16, np.nan, np.float32)
     standalone.write_safetensors(weights, tensors, {})
     flags = {

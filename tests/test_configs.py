@@ -34,6 +34,11 @@ def test_all_configs_are_there():
         "image_folder",
         "image_folder_pretrained",
         "finetune_384",
+        "ade20k_upernet_s3_t",
+        "ade20k_upernet_s3_s",
+        "ade20k_upernet_s3_b",
+        "segmentation_folder",
+        "segmentation_small",
     }
 
 

@@ -9,14 +9,16 @@ from flax import nnx
 from rich.console import Console
 
 from s3_jax.classification.config import AugmentConfig, ClassificationConfig, ClassificationDataConfig
+from s3_jax.classification.task import kept_classifier
 from s3_jax.config import ModelConfig, RunConfig, TrainConfig
 from s3_jax.errors import S3Error
-from s3_jax.finetune import finetune, kept_classifier
+from s3_jax.finetune import Start, finetune
 from s3_jax.models.families import family_of
 from s3_jax.models.isotropic import IsotropicArchitecture
-from s3_jax.networks import standalone, zoo
+from s3_jax.networks import zoo
+from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import params_of
-from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.networks.standalone import Standalone
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json
@@ -37,13 +39,19 @@ CONFIG = ClassificationConfig(
 
 def start(kind: str = "windowed") -> Standalone:
     architecture = ARCHITECTURE if kind == "windowed" else IsotropicArchitecture(8, 2, 2)
-    spec = Spec(architecture, 8, 2, FIVE)
-    return Standalone(standalone.build(spec, rngs=nnx.Rngs(1)), spec)
+    spec = ClassifierSpec(architecture, 8, 2, FIVE)
+    return Standalone(spec.build(rngs=nnx.Rngs(1)), spec)
 
 
 def tune(workdir, config=CONFIG, kind="windowed", from_scratch=False):
     console = Console(quiet=True)
-    return finetune(start(kind), config, workdir, from_scratch=from_scratch, console=console, stop=StopRequest())
+    return finetune(
+        Start(start(kind), start(kind).spec.architecture, from_scratch),
+        config,
+        workdir,
+        console=console,
+        stop=StopRequest(),
+    )
 
 
 @pytest.mark.parametrize("kind", ["windowed", "isotropic"])
@@ -92,11 +100,11 @@ def test_a_classifier_is_kept_for_the_same_classes_alone():
 def test_a_kept_classifier_is_put_into_the_datas_order(tmp_path):
     """A learning rate of zero changes nothing else."""
     order = ("9", "1", "2", "3", "4", "5", "6", "7", "8", "0")
-    spec = Spec(ARCHITECTURE, 8, 2, order)
-    begun = Standalone(standalone.build(spec, rngs=nnx.Rngs(1)), spec)
+    spec = ClassifierSpec(ARCHITECTURE, 8, 2, order)
+    begun = Standalone(spec.build(rngs=nnx.Rngs(1)), spec)
     begun.network.head.bias[...] = np.arange(10, dtype=np.float32)
     console = Console(quiet=True)
-    finetune(begun, CONFIG, tmp_path, from_scratch=False, console=console, stop=StopRequest())
+    finetune(Start(begun, spec.architecture, False), CONFIG, tmp_path, console=console, stop=StopRequest())
     head = zoo.load(tmp_path / "network").network.head
     np.testing.assert_array_equal(head.bias[...], [9, 1, 2, 3, 4, 5, 6, 7, 8, 0])
     np.testing.assert_array_equal(head.kernel[...][:, 0], begun.network.head.kernel[...][:, 9])

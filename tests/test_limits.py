@@ -60,6 +60,8 @@ def test_every_number_and_word_has_a_limit_or_is_free() -> None:
     """A new field without one must be thought of here."""
     free = {
         "task",
+        "backbone.model",
+        "backbone.weights",
         "data.path",
         "data.name",
         "data.train_split",

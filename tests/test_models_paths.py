@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 
+from s3_jax.models.attention import Windows, windows_of_block
 from s3_jax.models.isotropic import IsotropicArchitecture, IsotropicTransformer
 from s3_jax.models.layers import LayerNorm, layer_norm
 from s3_jax.models.transformer import S3Transformer
@@ -174,6 +175,33 @@ def test_dense_maps_keep_their_windows_and_others_never_exceed_the_map() -> None
         value += share * SCALE * normed(value, 1e-5)
         value += SCALE * normed(value, 1e-5)
         (found,) = network.features(faint, dense=dense)
+        np.testing.assert_allclose(found, np.broadcast_to([value, -value], found.shape), rtol=1e-3)
+
+
+def test_odd_blocks_of_dense_maps_shift_also_along_an_axis_that_a_window_covers() -> None:
+    """As in Swin's code for detection; in classification, where a window never exceeds the map, they do not."""
+    assert windows_of_block(14, 13, 21, 0) == Windows(14, (0, 0))
+    assert windows_of_block(14, 13, 21, 1) == windows_of_block(14, 21, 13, 3) == Windows(14, (7, 7))
+    assert windows_of_block(7, 3, 2, 5) == Windows(7, (3, 3))
+    assert windows_of_block(14, 13, 21, 1, limit=13) == Windows(13, (0, 6))
+    assert windows_of_block(14, 14, 14, 1, limit=14) == Windows(14, (0, 0))
+    assert windows_of_block(7, 14, 21, 1, limit=14) == Windows(7, (3, 3))
+    assert windows_of_block(7, 14, 21, 2, limit=14) == Windows(7, (0, 0))
+
+
+def test_a_map_that_moves_out_of_its_padding_attends_to_itself_alone() -> None:
+    """Maps of 2 x 2 and 2 x 4 in windows of 4, padded: once moved by 2, their tokens are 2 x 2 to a part of the window,
+    and no padding is among them."""
+    space = SearchSpace((StageSpace((2,), (2,), (4,), (1.0,), (32,)),))
+    make = partial(S3Transformer, largest(space), image_size=4, patch_size=1, num_classes=2)
+    network = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    handing_on(network)
+    for width, dense, first_share in ((2, True, 4 / 16), (4, True, 8 / 16), (4, False, 1.0)):
+        value = SCALE * normed(0.01, 1e-5)
+        for share in (first_share, 1.0):
+            value += share * SCALE * normed(value, 1e-5)
+            value += SCALE * normed(value, 1e-5)
+        (found,) = network.features(jnp.full((16, 2, width, 3), 0.01), dense=dense)
         np.testing.assert_allclose(found, np.broadcast_to([value, -value], found.shape), rtol=1e-3)
 
 

@@ -26,7 +26,8 @@ from s3_jax.data.stream import Subset
 from s3_jax.errors import Interrupted
 from s3_jax.models.subnet import Params, copy_network, copy_overlap, slice_weights
 from s3_jax.networks import standalone, zoo
-from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.networks.classifier import ClassifierSpec
+from s3_jax.networks.standalone import Standalone
 from s3_jax.search import SearchState
 from s3_jax.space import Architecture, SearchSpace, largest, sample
 from s3_jax.task import Variables
@@ -238,9 +239,9 @@ def test_every_space_and_the_winner_begin_with_a_networks_weights_as_asked(
     recorder, tmp_path, init_from_previous
 ) -> None:
     """What the space before has comes first, where it is asked for; the winner is not to inherit here."""
-    spec = Spec(largest(tiny().space.build()), 8, 2, tuple("0123456789"), (0.3,) * 3, (0.38,) * 3)
+    spec = ClassifierSpec(largest(tiny().space.build()), 8, 2, tuple("0123456789"), (0.3,) * 3, (0.38,) * 3)
     (tmp_path / "network").mkdir()
-    standalone.save(tmp_path / "network", Standalone(standalone.build(spec), spec))
+    standalone.save(tmp_path / "network", Standalone(spec.build(), spec))
     changes = {"evolution__init_from_previous": init_from_previous, "retrain__from_supernet": False}
     recorder.run(tiny(train__init_from=str(tmp_path / "network"), **changes))
 

@@ -18,15 +18,16 @@ from safetensors.numpy import load_file, save_file
 from s3_jax.classification.pretrained import fitted, open_pretrained, shares
 from s3_jax.config import Config, TrainConfig, config_of
 from s3_jax.errors import S3Error
-from s3_jax.finetune import finetune
+from s3_jax.finetune import Start, finetune
 from s3_jax.models import S3Transformer, copy_network, slice_weights
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.subnet import Params, subnet_mask
 from s3_jax.networks import standalone
+from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import params_of
 from s3_jax.networks.extract import _spec
 from s3_jax.networks.resize import fit_table, resize_patches, resize_table
-from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.networks.standalone import Standalone
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, largest, map_sizes, sample
 from s3_jax.task import open_task
 from s3_jax.training.loop import StopRequest
@@ -61,7 +62,7 @@ def filled(structure, seed: int = 0, patch_size: int = 2) -> tuple[nnx.GraphDef,
 def trained(architecture=ARCHITECTURE, seed: int = 1, patch_size: int = 2, **changes) -> Standalone:
     """A network that stands for one that was trained."""
     definition, params = filled(architecture, seed, patch_size)
-    spec = Spec(architecture, 16, patch_size, FIVE, **changes)
+    spec = ClassifierSpec(architecture, 16, patch_size, FIVE, **changes)
     return Standalone(nnx.merge(definition, jax.tree.map(jnp.asarray, params)), spec)
 
 
@@ -190,8 +191,8 @@ def test_what_is_no_network_is_refused(init_from, init_weights, message, tmp_pat
 
 
 def test_networks_that_share_no_blocks_are_refused_and_bind_nothing(tmp_path):
-    plain = Spec(IsotropicArchitecture(8, 1, 2), 8, 2, FIVE)
-    isotropic = saved(tmp_path / "plain", Standalone(standalone.build(plain), plain))
+    plain = ClassifierSpec(IsotropicArchitecture(8, 1, 2), 8, 2, FIVE)
+    isotropic = saved(tmp_path / "plain", Standalone(plain.build(), plain))
     with pytest.raises(S3Error, match=r"is a plain transformer, .* or one of s3_t, .*swin_b"):
         open_pretrained(tiny(init_from=isotropic))
     one_stage = saved(tmp_path / "short", trained(Architecture(ARCHITECTURE.stages[:1])))
@@ -216,8 +217,8 @@ def test_settings_that_contradict_are_refused():
     config.retrain.train.init_from = "s3_t"
     with pytest.raises(S3Error, match=r"config.retrain.train.init_from = 's3_t': expected none"):
         config_of(config.to_dict())
-    with pytest.raises(S3Error, match="fine-tuning begins with --model"):
-        finetune(trained(), tiny(init_from="s3_t"), None, from_scratch=False, console=QUIET, stop=StopRequest())
+    with pytest.raises(S3Error, match="the training of one network begins with --model"):
+        finetune(Start(trained(), ARCHITECTURE, False), tiny(init_from="s3_t"), None, console=QUIET, stop=StopRequest())
 
 
 def test_a_run_is_bound_to_the_weights_that_it_begins_with(tmp_path):

@@ -18,9 +18,10 @@ from s3_jax.classification.inference import accuracy, list_images, logits_of, pr
 from s3_jax.errors import S3Error
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.networks import standalone, zoo
+from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import params_of
 from s3_jax.networks.export import export_onnx, export_stablehlo
-from s3_jax.networks.standalone import About, Spec, Standalone
+from s3_jax.networks.standalone import About, Standalone
 from s3_jax.space import Architecture, Block, Stage
 
 ROOT = Path(__file__).parent.parent
@@ -33,8 +34,8 @@ ABOUT = About(data="digits, split train", recipe="none", accuracy="top-1 10 % on
 
 def make(kind: str = "windowed") -> Standalone:
     architecture = WINDOWED if kind == "windowed" else IsotropicArchitecture(8, 2, 2)
-    spec = Spec(architecture, 8, 2, DIGITS, HALF, HALF, 1.0, ABOUT)
-    return Standalone(standalone.build(spec, rngs=nnx.Rngs(3)), spec)
+    spec = ClassifierSpec(architecture, 8, 2, DIGITS, HALF, HALF, ABOUT, 1.0)
+    return Standalone(spec.build(rngs=nnx.Rngs(3)), spec)
 
 
 @pytest.fixture(scope="module")

@@ -86,3 +86,15 @@ def test_the_state_begins_at_zero_with_averages_only_where_wanted():
     assert averaged.eval_variables.params is averaged.ema
     assert averaged.eval_variables.stats == averaged.stats == STATS
     jax.tree.map(np.testing.assert_array_equal, averaged.ema, PARAMS)
+
+
+def test_a_line_falls_from_the_first_update_on_and_the_warm_up_has_a_growing_share_of_it():
+    """By hand: 0.4 to 0 in 10 updates is 0.4, 0.36, 0.32, ...; of the first 4 it has 0, 1/4, 1/2, 3/4."""
+    config = TrainConfig(learning_rate=0.4, min_learning_rate=0.0, warmup_epochs=1.0, schedule="linear")
+    schedule = learning_rate(config, steps_per_epoch=4.0, num_steps=10)
+    found = [float(schedule(step)) for step in (0, 1, 2, 3, 4, 9, 10)]
+    np.testing.assert_allclose(found, [0.0, 0.09, 0.16, 0.21, 0.24, 0.04, 0.0], atol=1e-6)
+    plain = learning_rate(
+        TrainConfig(0.1, learning_rate=0.4, min_learning_rate=0.0, warmup_epochs=0.0, schedule="linear"), 4.0, 10
+    )
+    np.testing.assert_allclose([float(plain(step)) for step in (0, 5)], [0.4, 0.2], atol=1e-6)

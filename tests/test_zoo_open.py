@@ -10,9 +10,10 @@ from test_weights_files import headless, official
 from s3_jax.errors import S3Error
 from s3_jax.networks import standalone, zoo
 from s3_jax.networks.classes import is_numbered
+from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import to_state_dict
 from s3_jax.networks.files import write_safetensors
-from s3_jax.networks.standalone import About, Spec
+from s3_jax.networks.standalone import About
 from s3_jax.writing import unsealed
 
 
@@ -179,10 +180,13 @@ def test_a_record_with_a_byte_order_mark_is_read_and_its_provenance_may_be_missi
 def test_names_that_are_not_utf8_are_kept_and_written_escaped(tmp_path):
     names = (*"abcdefghi", "gr\udcfcn")
     spec = make().spec
-    spec = Spec(spec.architecture, 8, 2, names, about=About(data="set gr\udcfcn"))
+    spec = ClassifierSpec(spec.architecture, 8, 2, names, about=About(data="set gr\udcfcn"))
     standalone.save_card(tmp_path, spec)
     assert "set gr\\xfcn" in (tmp_path / "README.md").read_text()
-    assert Spec.from_json(unsealed(json.loads((tmp_path / "architecture.json").read_text()))).class_names == names
+    assert (
+        ClassifierSpec.from_json(unsealed(json.loads((tmp_path / "architecture.json").read_text()))).class_names
+        == names
+    )
 
 
 def test_a_published_architecture_is_told_from_a_file_that_is_not_there():

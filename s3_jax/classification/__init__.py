@@ -11,8 +11,9 @@ from s3_jax.classification.config import ClassificationConfig
 
 if TYPE_CHECKING:
     from s3_jax.classification.task import Classification
+    from s3_jax.networks.classifier import ClassifierSpec
 
-__all__ = ["Config", "open_task"]
+__all__ = ["Config", "open_task", "spec_class"]
 
 Config = ClassificationConfig
 
@@ -22,3 +23,10 @@ def open_task(config: ClassificationConfig) -> Classification:
     from s3_jax.classification import task
 
     return task.open_task(config)
+
+
+def spec_class() -> type[ClassifierSpec]:
+    """What describes this task's networks by themselves."""
+    from s3_jax.networks.classifier import ClassifierSpec
+
+    return ClassifierSpec

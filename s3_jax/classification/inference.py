@@ -19,7 +19,8 @@ from s3_jax.data.sources import BadImage, open_encoded
 from s3_jax.data.stream import Subset
 from s3_jax.errors import S3Error
 from s3_jax.networks.classes import match
-from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.networks.classifier import ClassifierSpec
+from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, user_path
 from s3_jax.progress import Advance
 from s3_jax.task import variables_of
@@ -68,7 +69,7 @@ def list_images(paths: Sequence[str]) -> list[AnyPath]:
     return found
 
 
-def read_image(path: AnyPath, spec: Spec) -> np.ndarray:
+def read_image(path: AnyPath, spec: ClassifierSpec) -> np.ndarray:
     """An image as a network takes it: float32 (S, S, 3), cropped and normalised. Raises S3Error where it is none."""
     try:
         pixels = centred(open_encoded(path.read_bytes()), spec.image_size, spec.eval_crop)
@@ -149,7 +150,7 @@ def _counted(batches: Iterable[Placed], progress: Advance | None) -> Iterator[Pl
             progress(images, "")
 
 
-def _read_images(paths: Sequence[AnyPath], spec: Spec) -> tuple[list[tuple[AnyPath, np.ndarray]], list[str]]:
+def _read_images(paths: Sequence[AnyPath], spec: ClassifierSpec) -> tuple[list[tuple[AnyPath, np.ndarray]], list[str]]:
     """The images that can be read, with their paths, and what is wrong with the others."""
     images, problems = [], []
     for path in paths:

@@ -17,9 +17,10 @@ from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.subnet import Params, copy_network
 from s3_jax.networks import zoo
 from s3_jax.networks.classes import match
+from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import params_of, to_state_dict
 from s3_jax.networks.resize import fit_table, resize_patches
-from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.networks.standalone import Standalone
 from s3_jax.space import SearchSpace, map_sizes
 from s3_jax.task import Variables
 
@@ -46,7 +47,7 @@ def open_pretrained(config: Config) -> Standalone | None:
     return found
 
 
-def _check_shares(spec: Spec, num_stages: int, where: str) -> None:
+def _check_shares(spec: ClassifierSpec, num_stages: int, where: str) -> None:
     """Raises S3Error where a network shares no blocks with supernets of so many stages."""
     if isinstance(spec.architecture, IsotropicArchitecture):
         raise S3Error(
@@ -71,7 +72,7 @@ def checksum(pretrained: Standalone) -> str:
     return digest.hexdigest()
 
 
-def differences(spec: Spec, data: DataConfig) -> str:
+def differences(spec: ClassifierSpec, data: DataConfig) -> str:
     """Where the images of a run are not normalised as those were that its network has been trained on, in words."""
     told = ""
     for name in ("mean", "std"):

@@ -22,7 +22,10 @@ from s3_jax.data.stream import Splits, Subset, nothing
 from s3_jax.errors import S3Error
 from s3_jax.models.families import AnyNetwork, Structure, family_of
 from s3_jax.models.subnet import SubnetMask
-from s3_jax.networks.standalone import Standalone
+from s3_jax.networks.classes import match
+from s3_jax.networks.classifier import ClassifierSpec
+from s3_jax.networks.convert import load_weights, to_state_dict
+from s3_jax.networks.standalone import About, Standalone
 from s3_jax.task import Line, Metrics, Task, Terms, Variables, variables_of
 
 # Classes that a prediction lists, the likeliest first.
@@ -96,6 +99,33 @@ class Classification(Task):
             return random
         return with_pretrained(self.pretrained, self.class_names, self.model, self.data, structure, random, tell)
 
+    def spec(self, architecture: Any, about: About) -> ClassifierSpec:
+        """What the classifier of an architecture is by itself."""
+        return ClassifierSpec(
+            architecture,
+            self.model.image_size,
+            self.model.patch_size,
+            self.class_names,
+            self.data.mean,
+            self.data.std,
+            about,
+            self.data.eval_crop,
+        )
+
+    def begin_with(self, network: AnyNetwork, start: Standalone, tell: Callable[[str], None]) -> None:
+        """Give a network, in place, a classifier's weights, and its last layer where that serves these classes.
+
+        Bias tables and position embeddings are resized. Raises S3Error where the start is no classifier.
+        """
+        if not isinstance(start.spec, ClassifierSpec):
+            raise S3Error(f"a network of the task {start.spec.TASK} has no classifier to begin with; give a classifier")
+        classes = kept_classifier(start.spec.class_names, self.class_names)
+        tell(f"The classifier is {'new: the classes are others' if classes is None else 'kept'}.")
+        tensors = to_state_dict(start.network)
+        if classes is not None:
+            tensors |= {name: tensor[classes] for name, tensor in tensors.items() if name.startswith("head.")}
+        load_weights(network, tensors, resize=True, reset_head=classes is None)
+
     def terms(
         self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float
     ) -> Terms:
@@ -130,10 +160,26 @@ class Classification(Task):
         """Top-1 error in percent."""
         return metrics["error"]
 
+    def in_words(self, metrics: Metrics) -> str:
+        """Top-1 accuracy."""
+        return f"top-1 {metrics['top1']:.2f} %"
+
     def cost(self, architecture: Any) -> Cost:
         """Parameters and multiply-adds on one image, the classifier included."""
         sizes = {"image_size": self.model.image_size, "patch_size": self.model.patch_size}
         return family_of(architecture).cost(architecture, **sizes, num_classes=self.num_classes)
+
+
+def kept_classifier(start: tuple[str, ...], data: tuple[str, ...]) -> np.ndarray | None:
+    """The network's class for each of the data's, where a classifier for the one serves the other; None where not.
+
+    They have the same names, in whatever order, or the network knows its as many classes by number alone: so the
+    published models keep theirs on ImageNet.
+    """
+    try:
+        return match(start, data) if len(start) == len(data) else None
+    except S3Error:
+        return None
 
 
 def check_finite(finite: np.ndarray) -> None:

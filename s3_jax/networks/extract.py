@@ -15,7 +15,8 @@ from s3_jax.errors import S3Error
 from s3_jax.evolution import space_name
 from s3_jax.models.families import Structure, family_of
 from s3_jax.models.subnet import Params, slice_weights
-from s3_jax.networks.standalone import About, Spec, Standalone, build
+from s3_jax.networks.classifier import ClassifierSpec
+from s3_jax.networks.standalone import About, Standalone
 from s3_jax.paths import AnyPath
 from s3_jax.space import Architecture, SearchSpace
 from s3_jax.task import variables_of
@@ -47,7 +48,7 @@ def extract(workdir: AnyPath, architecture: Architecture | None = None, *, retra
         supernet = _restore(workdir, f"space_{index}", space, config, dataset["num_classes"])
         params = slice_weights(supernet, space, chosen)
     spec = _spec(workdir, config, dataset, chosen, index, retrained)
-    network = nnx.eval_shape(partial(build, spec, dtype=config.model.dtype))
+    network = nnx.eval_shape(partial(spec.build, dtype=config.model.dtype))
     nnx.update(network, params)
     return Standalone(network, spec)
 
@@ -126,7 +127,7 @@ def _restore(workdir: AnyPath, phase: str, structure: Structure, config: Config,
 
 def _spec(
     workdir: AnyPath, config: Config, dataset: dict[str, Any], chosen: Architecture, index: int, retrained: bool
-) -> Spec:
+) -> ClassifierSpec:
     names = dataset.get("class_names") or [str(number) for number in range(dataset["num_classes"])]
     train = config.retrain.train if retrained else config.train
     source = config.train.init_from
@@ -135,7 +136,7 @@ def _spec(
         recipe = "retrained, starting from the supernet"
     if not retrained:
         recipe = f"weights inherited from the supernet of space {space_name(index)} (sandwich rule)"
-    return Spec(
+    return ClassifierSpec(
         chosen,
         config.model.image_size,
         config.model.patch_size,

@@ -1,7 +1,7 @@
 """A network by itself, with all that it takes to use it: in memory, and as a folder.
 
 folder/  architecture.json   the architecture, sizes, classes, preprocessing, and where the weights are from
-         weights.safetensors under timm's names
+         weights.safetensors, for classifiers under timm's names
          README.md           the model card
 """
 
@@ -11,19 +11,21 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from flax import nnx
 
+from s3_jax.config import Config, room_of
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
-from s3_jax.models.families import AnyArchitecture, AnyNetwork, architecture_from_json, family_of
-from s3_jax.networks.convert import check_finite, load_weights, to_state_dict
-from s3_jax.networks.files import read_state_dict, write_safetensors
+from s3_jax.models.families import AnyArchitecture, architecture_from_json, family_of
+from s3_jax.networks.convert import check_finite
+from s3_jax.networks.files import StateDict, read_state_dict, write_safetensors
 from s3_jax.paths import AnyPath, printable, read_user_json
 from s3_jax.writing import sealed, unsealed, write_whole
 
 RECORD, WEIGHTS, CARD = "architecture.json", "weights.safetensors", "README.md"
+VERSION = 1  # of the record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +45,21 @@ class About:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Everything about a network but its weights. Raises S3Error for values that are none, by their names."""
+    """Everything about a network but its weights, as far as the networks of all tasks have it.
+
+    A task's networks have a class that inherits from this one, named by `spec_class` of the task's package. Raises
+    S3Error for values that are none, by their names.
+    """
+
+    TASK: ClassVar[str]  # as config.task names it
+    NAMES: ClassVar[str]  # whose names weights have in a folder, for the model card
 
     architecture: AnyArchitecture
-    image_size: int = 224  # pixels
+    image_size: int = 224  # pixels; windows are those of this size
     patch_size: int = 4  # pixels
     class_names: tuple[str, ...] = tuple(str(index) for index in range(1000))
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    eval_crop: float = 0.9  # share of the resized image's side that the centre crop keeps
     about: About = About()
 
     def __post_init__(self) -> None:
@@ -67,27 +75,39 @@ class Spec:
             if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 positive = "positive numbers" if name == "std" else "numbers"
                 raise S3Error(f"{name} = {values!r}: expected three {positive}, of red, green and blue")
-        if not 0 < self.eval_crop <= 1:
-            raise S3Error(f"eval_crop = {self.eval_crop!r}: expected a share above 0 and at most 1")
 
     @property
     def cost(self) -> Cost:
         """Parameters, and MACs of one image."""
-        sizes = {"image_size": self.image_size, "patch_size": self.patch_size, "num_classes": len(self.class_names)}
-        return family_of(self.architecture).cost(self.architecture, **sizes)
+        raise NotImplementedError
+
+    def build(self, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -> Any:
+        """The network with random weights (seed 0 where `rngs` is not given). Raises S3Error where it cannot be."""
+        raise NotImplementedError
+
+    def state_dict(self, network: Any) -> StateDict:
+        """A network's weights under the names that its folder has them by."""
+        raise NotImplementedError
+
+    def load(self, network: Any, tensors: StateDict) -> None:
+        """Give a network such weights, in place. Raises S3Error where they are not its own."""
+        raise NotImplementedError
+
+    def card_rows(self) -> list[tuple[str, str]]:
+        """What the model card says of images and accuracy, in words."""
+        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """The record in `architecture.json`."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         record |= {"architecture": self.architecture.to_json(), "about": dataclasses.asdict(self.about)}
-        return json.loads(json.dumps(record))
+        return json.loads(json.dumps({"version": VERSION, "task": self.TASK} | record))
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Spec:
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
         """The value of a record that `to_json` made. Raises S3Error where the record is not one."""
-        if not isinstance(record, Mapping):
-            raise S3Error(f"not the record of a stand-alone network, but a {type(record).__name__}")
         fields = {field.name for field in dataclasses.fields(cls)}
+        record = {name: value for name, value in record.items() if name not in ("version", "task")}
         for names, what in ((fields - {"about"} - record.keys(), "has no"), (record.keys() - fields, "has an unknown")):
             if names:
                 raise S3Error(f"not the record of a stand-alone network of this version: it {what} {min(names)}")
@@ -101,22 +121,27 @@ class Spec:
             raise S3Error(f"not the record of a stand-alone network: {error!r}") from error
 
 
+def spec_of(record: Any) -> Spec:
+    """The specification of a record that `Spec.to_json` made, of the class of its task. Raises S3Error."""
+    if not isinstance(record, Mapping):
+        raise S3Error(f"not the record of a stand-alone network, but a {type(record).__name__}")
+    version, task = record.get("version", VERSION), record.get("task", Config.task)  # 0.1.0 wrote neither
+    if version != VERSION:
+        raise S3Error(f"not the record of a stand-alone network of this version: it is of version {version!r}")
+    if not isinstance(task, str):
+        raise S3Error(f"task = {task!r}: expected the name of a package")
+    find = getattr(room_of(task), "spec_class", None)
+    if find is None:
+        raise S3Error(f"the package of task {task} has no networks by themselves: it has no function spec_class")
+    return find().from_json(record)
+
+
 @dataclasses.dataclass(frozen=True)
 class Standalone:
     """A network with its specification."""
 
-    network: AnyNetwork
-    spec: Spec
-
-
-def build(spec: Spec, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -> AnyNetwork:
-    """The network of a specification with random weights (seed 0 where `rngs` is not given).
-
-    Raises S3Error where patches do not tile the image.
-    """
-    settings: dict[str, Any] = {"image_size": spec.image_size, "patch_size": spec.patch_size}
-    settings |= {"num_classes": len(spec.class_names), "dtype": dtype, "rngs": rngs or nnx.Rngs(0)}
-    return family_of(spec.architecture).make(spec.architecture, **settings)
+    network: Any
+    spec: Any  # a Spec; whoever needs more than all have knows of which task it is
 
 
 def save(folder: AnyPath, model: Standalone) -> None:
@@ -124,7 +149,7 @@ def save(folder: AnyPath, model: Standalone) -> None:
 
     Raises S3Error where it cannot, and for weights that are not finite.
     """
-    tensors = to_state_dict(model.network)
+    tensors = model.spec.state_dict(model.network)
     check_finite(tensors)
     try:
         (folder / RECORD).unlink(missing_ok=True)  # an older one would not tell of these weights
@@ -146,13 +171,13 @@ def load(folder: AnyPath, *, dtype: str = "float32") -> Standalone:
     if not path.is_file():
         raise S3Error(f"{folder} holds no {RECORD}: it is not the folder of a network; extract_subnet.py writes such")
     try:
-        spec = Spec.from_json(unsealed(read_user_json(path)))
-        network = nnx.eval_shape(lambda: build(spec, dtype=dtype))
+        spec = spec_of(unsealed(read_user_json(path)))
+        network = nnx.eval_shape(lambda: spec.build(dtype=dtype))
     except (ArithmeticError, MemoryError, S3Error, TypeError, ValueError) as error:
         raise S3Error(f"{path}: {error}") from error
     tensors = read_state_dict(folder / WEIGHTS)
     try:
-        load_weights(network, tensors, resize=False, reset_head=False)
+        spec.load(network, tensors)
     except S3Error as error:
         raise S3Error(f"{folder / WEIGHTS}: {error}") from error
     return Standalone(network, spec)
@@ -163,7 +188,7 @@ def card(spec: Spec) -> str:
     counted = spec.cost
     rows = [
         ("architecture", family_of(spec.architecture).describe(spec.architecture)),
-        ("image", f"{spec.image_size} px, centre crop of {spec.eval_crop:g} of the shorter side, bicubic"),
+        *spec.card_rows(),
         ("classes", f"{len(spec.class_names):,}"),
         ("parameters", f"{counted.params:,}"),
         ("multiply-adds of one image", f"{counted.macs / 1e6:,.4g} M"),
@@ -177,5 +202,5 @@ def card(spec: Spec) -> str:
         f"# A vision transformer of s3_jax\n\n| | |\n| --- | --- |\n{table}\n\n"
         '```python\nfrom s3_jax.networks import zoo\n\nmodel = zoo.load("THIS FOLDER")\n'
         "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std\n```\n\n"
-        f"`{WEIGHTS}` has timm's names and shapes; `{RECORD}` tells every block, and the preprocessing.\n"
+        f"`{WEIGHTS}` has {spec.NAMES} names and shapes; `{RECORD}` tells every block, and the preprocessing.\n"
     )

@@ -16,10 +16,11 @@ from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.layers import Linear
 from s3_jax.networks import standalone
 from s3_jax.networks.classes import is_numbered
+from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import load_weights, to_timm
 from s3_jax.networks.files import StateDict, read_state_dict
 from s3_jax.networks.hub import fetch
-from s3_jax.networks.standalone import Spec, Standalone
+from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, read_text, read_user_json, user_path
 from s3_jax.space import Architecture, Block, Stage, map_sizes
 
@@ -28,14 +29,14 @@ KERNEL_STD = 0.02  # of random weights
 
 def _windowed(
     widths: tuple[int, ...], depths: tuple[int, ...], windows: tuple[int, ...], image_size: int = 224
-) -> Spec:
+) -> ClassifierSpec:
     stages = zip(widths, depths, windows, strict=True)
     blocks = (Stage(width, (Block(window, 4.0, width),) * depth) for width, depth, window in stages)
-    return Spec(Architecture(tuple(blocks)), image_size, eval_crop=0.9 if image_size == 224 else 1.0)
+    return ClassifierSpec(Architecture(tuple(blocks)), image_size, eval_crop=0.9 if image_size == 224 else 1.0)
 
 
-def _isotropic(width: int, heads: int, **preprocessing: Any) -> Spec:
-    return Spec(IsotropicArchitecture(width, 12, heads), patch_size=16, **preprocessing)
+def _isotropic(width: int, heads: int, **preprocessing: Any) -> ClassifierSpec:
+    return ClassifierSpec(IsotropicArchitecture(width, 12, heads), patch_size=16, **preprocessing)
 
 
 _WIDTHS = (96, 192, 384, 768)
@@ -43,7 +44,7 @@ _HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # of the ViTs' weig
 # S3 as released; Swin: Liu et al. 2021, Sec. 3.3; ViT and DeiT: their Tables 1; preprocessing as timm has it. At 384 px
 # the paper does not say which windows it fine-tunes with: here they cover the same part of the map as at 224, as
 # Swin's do, 12 for 7 and 24 for 14, and the multiply-adds are then those of the paper's Table 1 (33 and 46 G).
-MODELS: dict[str, Spec] = {
+MODELS: dict[str, ClassifierSpec] = {
     "s3_t": _windowed(_WIDTHS, (2, 2, 6, 2), (7, 7, 14, 7)),
     "s3_s": _windowed(_WIDTHS, (2, 2, 18, 2), (14, 14, 14, 7)),
     "s3_b": _windowed(_WIDTHS, (2, 2, 30, 2), (7, 7, 14, 7)),
@@ -69,7 +70,7 @@ def with_stages() -> tuple[str, ...]:
     return tuple(name for name, each in MODELS.items() if family_of(each.architecture).has_stages)
 
 
-def spec(name: str, *, image_size: int | None = None, num_classes: int = 1000) -> Spec:
+def spec(name: str, *, image_size: int | None = None, num_classes: int = 1000) -> ClassifierSpec:
     """What a published model is, for images of `image_size` pixels (None: those it is made for).
 
     Raises S3Error for a name that is none, with those that are.
@@ -123,7 +124,7 @@ def create(
 
     Raises S3Error for an unknown name, or a size that its patches do not tile.
     """
-    return standalone.build(spec(name, image_size=image_size, num_classes=num_classes), dtype=dtype, rngs=rngs)
+    return spec(name, image_size=image_size, num_classes=num_classes).build(dtype=dtype, rngs=rngs)
 
 
 def load(path: str | AnyPath, *, dtype: str = "float32") -> Standalone:
@@ -155,7 +156,7 @@ def pretrained(
 
 def _with_weights(
     name: str,
-    found: Spec,
+    found: ClassifierSpec,
     weights: str,
     tensors: StateDict,
     *,
@@ -165,7 +166,7 @@ def _with_weights(
     rngs: nnx.Rngs | None = None,
 ) -> Standalone:
     # No random weights are made for those that are read, which would take longer than reading.
-    network = nnx.eval_shape(partial(standalone.build, found, dtype=dtype))
+    network = nnx.eval_shape(partial(found.build, dtype=dtype))
     try:
         load_weights(network, tensors, resize=resize, reset_head=reset_head)
     except S3Error as error:
@@ -243,7 +244,7 @@ def _likeness(tensors: StateDict, but: str) -> str:
     return f". It looks like {like[0]}" if like and but not in like else ""
 
 
-def _outline(found: Spec) -> tuple[Any, ...]:
+def _outline(found: ClassifierSpec) -> tuple[Any, ...]:
     """Width, blocks and window of every stage; of a plain transformer width and blocks."""
     if isinstance(found.architecture, IsotropicArchitecture):
         return ((found.architecture.embed_dim, found.architecture.depth, None),)

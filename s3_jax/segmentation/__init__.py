@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from s3_jax.segmentation.config import SegmentationConfig
 
 if TYPE_CHECKING:
+    from s3_jax.segmentation.standalone import SegmentationSpec
     from s3_jax.segmentation.task import Segmentation
 
-__all__ = ["Config", "open_task"]
+__all__ = ["Config", "open_task", "spec_class"]
 
 Config = SegmentationConfig
 
@@ -22,3 +23,10 @@ def open_task(config: SegmentationConfig) -> Segmentation:
     from s3_jax.segmentation import task
 
     return task.open_task(config)
+
+
+def spec_class() -> type[SegmentationSpec]:
+    """What describes this task's networks by themselves."""
+    from s3_jax.segmentation.standalone import SegmentationSpec
+
+    return SegmentationSpec

@@ -51,16 +51,17 @@ def load_weights(network: UperNet, tensors: Mapping[str, np.ndarray]) -> None:
     finite numbers.
     """
     kept = {name: tensor for name, tensor in tensors.items() if not convert.is_buffer(name)}
-    backbone = {_timm(name): name for name in kept if name.startswith("backbone.")}
     heads = {_name(path): (path, leaf.shape) for path, leaf in _heads(network).items()}
-    if missing := sorted(heads.keys() - kept.keys()):
-        raise S3Error(f"the state dict has no tensor {missing[0]}{convert.and_more(len(missing) - 1)}")
-    if surplus := sorted(kept.keys() - heads.keys() - set(backbone.values())):
-        raise S3Error(f"the state dict has a surplus tensor {surplus[0]}{convert.and_more(len(surplus) - 1)}")
-    convert.check_finite({name: np.asarray(kept[name]) for name in heads})
-    loaded = {path: _ours(name, np.asarray(kept[name], np.float32), shape) for name, (path, shape) in heads.items()}
-    found = {name: kept[theirs] for name, theirs in backbone.items()}
-    convert.load_weights(network.backbone, found, resize=False, reset_head=False)
+    shapes = {name: np.shape(_theirs(np.broadcast_to(np.float32(0), shape))) for name, (_, shape) in heads.items()}
+    shapes |= {_official(name): shape for name, shape in convert.state_dict_shapes(network.backbone).items()}
+    for names, what in ((shapes.keys() - kept.keys(), "has no"), (kept.keys() - shapes.keys(), "has a surplus")):
+        if names:
+            raise S3Error(f"the state dict {what} tensor {min(names)}{convert.and_more(len(names) - 1)}")
+    arrays = {name: _checked(name, np.asarray(kept[name]), shape) for name, shape in shapes.items()}
+    convert.check_finite(arrays)
+    loaded = {path: _ours(arrays[name], shape) for name, (path, shape) in heads.items()}
+    backbone = {_timm(name): array for name, array in arrays.items() if name not in heads}
+    convert.load_weights(network.backbone, backbone, resize=False, reset_head=False)
     nnx.update(network, traverse_util.unflatten_dict(loaded))
 
 
@@ -99,8 +100,15 @@ def _theirs(array: np.ndarray) -> np.ndarray:
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
 
 
-def _ours(name: str, array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
-    theirs = np.shape(_theirs(np.broadcast_to(np.float32(0), shape)))
-    if array.shape != theirs:
-        raise S3Error(f"tensor {name} of the state dict is {array.shape}, the network needs {theirs}")
+def _ours(array: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(array.transpose(2, 3, 1, 0).reshape(shape) if array.ndim == 4 else array)
+
+
+def _checked(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor of a state dict in float32. Raises S3Error where it has another shape, or no floating-point numbers."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise S3Error(f"tensor {name} of the state dict holds {array.dtype}, where weights are floating-point numbers")
+    if array.shape != shape:
+        raise S3Error(f"tensor {name} of the state dict is {array.shape}, the network needs {shape}")
+    with np.errstate(over="ignore"):  # becomes infinite, which `check_finite` tells
+        return array.astype(np.float32, copy=False)

@@ -58,15 +58,16 @@ def batch_norm(norm: BatchNorm, x: Array, passing: Passing) -> Array:
     """Batch normalisation of (B, H, W, C); in training updates the running statistics in place.
 
     Statistics are float32 and over the whole batch, whatever devices share it. Of a single value the deviation is 0 and
-    its normalisation the bias, where PyTorch refuses to normalise.
+    its normalisation the bias, where PyTorch refuses to normalise; it says nothing of the running variance, and no
+    value nothing of the mean either, which then stay.
     """
     if passing.weight is None:
         mean, variance = norm.mean[...], norm.variance[...]
     else:
         mean, variance, count = moments(x, passing)
         unbiased = variance * count / jnp.maximum(count - 1, 1)
-        norm.mean[...] += MOMENTUM * (jax.lax.stop_gradient(mean) - norm.mean[...])
-        norm.variance[...] += MOMENTUM * (jax.lax.stop_gradient(unbiased) - norm.variance[...])
+        norm.mean[...] += MOMENTUM * (count > 0) * (jax.lax.stop_gradient(mean) - norm.mean[...])
+        norm.variance[...] += MOMENTUM * (count > 1) * (jax.lax.stop_gradient(unbiased) - norm.variance[...])
     factor = norm.scale[...] * jax.lax.rsqrt(variance + EPSILON)
     return (x.astype(jnp.float32) * factor + (norm.bias[...] - mean * factor)).astype(x.dtype)
 
@@ -78,9 +79,9 @@ def moments(x: Array, passing: Passing) -> tuple[Array, Array, Array]:
     each = jnp.repeat(weight.astype(jnp.float32), math.prod(size))
     flat = x.reshape(-1, channels).astype(jnp.float32)
     # Sums over places as products: XLA's CPU backend takes many times as long for sums over leading axes.
-    count = jnp.maximum(passing.summed(each.sum()), 1.0)
-    mean = passing.summed(each @ flat) / count
-    variance = passing.summed(each @ jnp.square(flat - mean)) / count
+    count = passing.summed(each.sum())
+    mean = passing.summed(each @ flat) / jnp.maximum(count, 1.0)
+    variance = passing.summed(each @ jnp.square(flat - mean)) / jnp.maximum(count, 1.0)
     return mean, variance, count
 
 

@@ -127,7 +127,7 @@ def open_scenes(
     holdout_count: int = 500,
     test_count: int = 500,
 ) -> OpenedScenes:
-    """Scenes of `size` x `size` pixels with 1 to 4 digits, each a sixth to five twelfths as high, but 8 at least.
+    """Scenes of `size` x `size` pixels with 1 to 4 digits, each a third to half as high, but 8 at least.
 
     Splits are "train", "holdout" and "test"; no two share handwriting: test scenes show the 359 digits of the test
     split of `open_digits`, holdout scenes a fixed fifth of each class of its train split, train scenes the others.
@@ -176,7 +176,7 @@ def _background(rng: np.random.Generator, side: int) -> np.ndarray:
 def _draw(digit: np.ndarray, picture: np.ndarray, occupied: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     """Draws a digit, uint8 (8, 8), into the picture where no other is; its strokes, or None where it finds no place."""
     side = len(picture)
-    shortest, longest = (max(_SIDE_OF_DIGIT, twelfths * side // 12) for twelfths in (2, 5))
+    shortest, longest = (max(_SIDE_OF_DIGIT, twelfths * side // 12) for twelfths in (4, 6))
     length = int(rng.integers(shortest, longest + 1))
     strokes = np.asarray(Image.fromarray(digit).resize((length, length), Image.Resampling.BICUBIC))
     tints = rng.integers(256, size=(_TINTS, 3))

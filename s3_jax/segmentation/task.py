@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.subnet import SubnetMask
+from s3_jax.networks.standalone import About, Standalone
 from s3_jax.segmentation.class_table import IGNORED, ClassTable
 from s3_jax.segmentation.config import (
     HeadConfig,
@@ -32,6 +33,7 @@ from s3_jax.segmentation.dataset import MaskData, open_data
 from s3_jax.segmentation.examples import MaskedImages
 from s3_jax.segmentation.metrics import counts_of, metrics_of_counts, summed
 from s3_jax.segmentation.resizing import resized
+from s3_jax.segmentation.standalone import SegmentationSpec, begin_with
 from s3_jax.segmentation.upernet import UperNet
 from s3_jax.task import Line, Metrics, Task, Terms
 
@@ -86,6 +88,31 @@ class Segmentation(Task):
             rngs=rngs,
         )
 
+    def spec(self, architecture: Any, about: About) -> SegmentationSpec:
+        """What the network of an architecture is by itself."""
+        return SegmentationSpec(
+            architecture,
+            self.model.image_size,
+            self.model.patch_size,
+            self.class_names,
+            self.data.mean,
+            self.data.std,
+            about,
+            self.head.channels,
+            self.head.auxiliary_channels,
+            self.images.table.colours or (),
+            self.data.test_scale,
+            self.data.test_multiple,
+        )
+
+    def begin_with(self, network: UperNet, start: Standalone, tell: Callable[[str], None]) -> None:
+        """Give a network, in place, the backbone of a classifier or of a segmentation network, or all of the latter.
+
+        Heads are kept where the classes are the same. Bias tables are resized. Output norms and the heads of a
+        classifier's transfer begin at random. Raises S3Error where the start is a plain transformer.
+        """
+        begin_with(network, self.spec(start.spec.architecture, About()), start, tell)
+
     def terms(
         self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float
     ) -> Terms:
@@ -127,6 +154,10 @@ class Segmentation(Task):
     def error(self, metrics: Metrics) -> float:
         """What is missing to a mean intersection over union of 100 %."""
         return 100.0 - metrics["miou"]
+
+    def in_words(self, metrics: Metrics) -> str:
+        """Mean intersection over union and pixel accuracy."""
+        return f"mIoU {metrics['miou']:.2f} %, pixel accuracy {metrics['pixel_accuracy']:.2f} %"
 
     def cost(self, architecture: Any) -> Cost:
         """Parameters of the whole network, and multiply-adds of an image of the crop's size; see `upernet_cost`."""

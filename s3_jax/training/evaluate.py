@@ -29,6 +29,7 @@ from s3_jax.training.steps import Batch
 Predict = Callable[..., dict[str, jax.Array]]
 # More would only wait on the devices, each with its images.
 BATCHES_IN_FLIGHT = 8
+_OF_NETWORK = "the evaluation of the network"
 
 
 class Placed(NamedTuple):
@@ -109,7 +110,13 @@ def error_of_subnets(run: Run, network: Trained, subset: Subset) -> Callable[[Ar
 def error_of_network(run: Run, network: Trained, subset: Subset, architecture: Any) -> float:
     """Error in percent of one architecture on `subset`, whose examples pass through the device once."""
     step, batches = _program(run, network), device_batches(run, subset)
-    return _error(run, step, network, subset, batches, architecture, "the evaluation of the network")
+    return _error(run, step, network, subset, batches, architecture, _OF_NETWORK)
+
+
+def metrics_of_network(run: Run, network: Trained, subset: Subset) -> Metrics:
+    """The metrics of a network that is no supernet on `subset`, whose examples pass through the device once."""
+    step, batches = _program(run, network), device_batches(run, subset)
+    return _metrics(run, step, network.variables, None, subset, batches, _OF_NETWORK)
 
 
 def evaluation_on_holdout(run: Run, structure: Structure) -> Callable[[TrainState], dict[str, float]]:

@@ -34,8 +34,11 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(config: TrainConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then a cosine to the minimal rate at `num_steps` updates."""
+    """Linear warm-up from 0, and a cosine or a line to the minimal rate at `num_steps` updates."""
     warmup = min(round(config.warmup_epochs * steps_per_epoch), num_steps - 1)
+    if config.schedule == "linear":
+        line = optax.linear_schedule(config.learning_rate, config.min_learning_rate, num_steps)
+        return lambda step: line(step) * jnp.minimum(1.0, step / max(warmup, 1)) if warmup else line(step)
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup else config.learning_rate, config.learning_rate, warmup, num_steps, config.min_learning_rate
     )
