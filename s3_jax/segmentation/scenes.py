@@ -30,11 +30,11 @@ _SIDE_OF_DIGIT = 8
 _SCENE, _CLASSES = 101, 102
 _ATTEMPTS = 20  # to find a digit a place
 _TINTS = 8  # colours drawn for a digit, of which the first that stands out is taken
-_CONTRAST = 45  # of 255, in luminance: what stands out
+_CONTRAST = 80  # of 255, in luminance: what stands out
 _LUMINANCE = np.array([299, 587, 114])  # thousandths of red, green and blue
 # Of the background's noise: cells along a side of a picture, and the largest deviation, of 255.
-_OCTAVES = ((3, 40), (8, 25), (20, 15))
-_GRAIN = 8  # the same of each pixel
+_OCTAVES = ((3, 24), (8, 14), (20, 8))
+_GRAIN = 4  # the same of each pixel
 
 Instance = tuple[int, np.ndarray]  # class number, and the pixels it covers, bool (side, side)
 

@@ -1,0 +1,165 @@
+"""What a segmentation network by itself says of images: class maps of single files, and its metrics on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from s3_jax.config import ModelConfig
+from s3_jax.data.sources import BadImage, decode, open_encoded
+from s3_jax.data.stream import Subset
+from s3_jax.errors import S3Error
+from s3_jax.networks.standalone import Standalone
+from s3_jax.paths import AnyPath, printable
+from s3_jax.progress import Advance
+from s3_jax.segmentation.class_table import IGNORED
+from s3_jax.segmentation.config import HeadConfig, SegmentationConfig, SegmentationDataConfig
+from s3_jax.segmentation.examples import MaskedImages
+from s3_jax.segmentation.metrics import counts_of
+from s3_jax.segmentation.task import Segmentation, enlarged, of_classes
+from s3_jax.task import Metrics, variables_of
+from s3_jax.training.devices import make_mesh, put_replicated
+from s3_jax.training.evaluate import lines_of, metrics_of, placed_batches
+from s3_jax.training.programs import evaluation_of
+
+# Of ADE20K's published protocol, with a flip of each.
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Images without masks: no pixel counts. A source as `data.stream.Source` has it."""
+
+    paths: Sequence[AnyPath]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """An image, and a class map of its size. Raises BadImage."""
+        try:
+            image = open_encoded(self.paths[index].read_bytes())
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror or error}") from error
+        return image, np.full((image.height, image.width), IGNORED, np.uint8)
+
+    def name(self, index: int) -> str:
+        """The image's path."""
+        return str(self.paths[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels. Raises BadImage."""
+        return self[index][1].shape
+
+    @property
+    def identities(self) -> np.ndarray:
+        """A number for each image."""
+        return np.arange(len(self))
+
+
+def task_of(model: Standalone, data: SegmentationDataConfig | None = None) -> Segmentation:
+    """The task that a network is of; images are normalised and sized as it needs them."""
+    spec = model.spec
+    sizes = {"mean": spec.mean, "std": spec.std, "test_scale": spec.test_scale, "test_multiple": spec.test_multiple}
+    config = SegmentationConfig(
+        model=ModelConfig(spec.image_size, spec.patch_size),
+        head=HeadConfig(spec.channels, spec.auxiliary_channels),
+        data=dataclasses.replace(data or SegmentationDataConfig(), **sizes),
+    )
+    return of_classes(config, spec.class_names)
+
+
+def predict(model: Standalone, paths: Sequence[AnyPath]) -> Iterator[tuple[AnyPath, np.ndarray, np.ndarray] | str]:
+    """Of every file its path, pixels, uint8 (H, W, 3), and class map, uint8 (H, W), or what is wrong with it.
+
+    One image after another, at the size that the network is tested at. Raises S3Error where its answers are not finite.
+    """
+    task = task_of(model)
+    examples = task.examples(Subset(ImageFiles(paths), np.arange(len(paths)), "files"), training=False)
+    run = _predicting(model)
+    for index, path in enumerate(paths):
+        try:
+            pixels = np.asarray(decode(examples.subset.source[index][0]))
+            example = examples.example(index, None)
+        except BadImage as error:
+            yield printable(f"{path}: {error}")
+            continue
+        logits = run(*(example[name][None] for name in ("image", "rows", "columns")))
+        if not np.isfinite(logits).all():
+            raise S3Error(f"the network's answer to {printable(path)} is not finite: its weights are far too large")
+        yield path, pixels, np.asarray(logits[0].argmax(-1), np.uint8)
+
+
+def evaluate(
+    model: Standalone, subset: Subset, data: SegmentationDataConfig, *, batch_size: int, progress: Advance
+) -> Metrics:
+    """The metrics of a network on images with masks whose classes are its own, each image seen once and whole."""
+    task, mesh = task_of(model, data), make_mesh()
+    step = evaluation_of(task, nnx.split(model.network)[0], mesh)
+    variables = put_replicated(mesh, variables_of(model.network))
+    skip_bad = data.on_bad_image == "skip"
+    size = -(-batch_size // mesh.size) * mesh.size
+    batches = placed_batches(task.examples(subset, training=False), mesh, size, skip_bad=skip_bad)
+
+    def predicted(batch: dict[str, Any]) -> dict[str, jax.Array]:
+        """What the network says of a batch."""
+        progress(size, "")
+        return step(variables, batch, None)
+
+    return metrics_of(task, lines_of(task, subset, predicted, batches))
+
+
+def evaluate_scaled(
+    model: Standalone,
+    subset: Subset,
+    data: SegmentationDataConfig,
+    *,
+    scales: Sequence[float] = SCALES,
+    flip: bool = True,
+    progress: Advance,
+) -> Metrics:
+    """The same with the mean of the probabilities that the network gives at several scales, and mirrored."""
+    task, run = task_of(model, data), _predicting(model)
+    lines = []
+    for row in range(len(subset)):
+        total = probabilities(run, task, subset, row, scales, flip)
+        _, classes = subset.source[int(subset.indices[row])]
+        lines.append({"image": row, "pixels": counts_of(total.argmax(-1), classes, len(task.class_names))})
+        progress(row + 1, "")
+    return metrics_of(task, lines)
+
+
+def probabilities(
+    run: Callable[..., jax.Array], task: Segmentation, subset: Subset, row: int, scales: Sequence[float], flip: bool
+) -> np.ndarray:
+    """Mean probabilities of an image's pixels, float32 (H, W, classes). run: see `_predicting`."""
+    found = []
+    for scale in scales:
+        long, short = (max(1, int(side * scale)) for side in task.data.test_scale)
+        data = dataclasses.replace(task.data, test_scale=(long, short))
+        example = MaskedImages(subset, data, 1, task.model.patch_size).example(row, None)
+        image, rows, columns = (example[name][None] for name in ("image", "rows", "columns"))
+        found.append(jax.nn.softmax(run(image, rows, columns)))
+        if flip:
+            found.append(jax.nn.softmax(run(image[:, :, ::-1], rows, columns))[:, :, ::-1])
+    total = sum(found[1:], found[0]) / len(found)
+    return np.asarray(total[0])
+
+
+def _predicting(model: Standalone) -> Callable[..., jax.Array]:
+    """The compiled network: images (B, H, W, 3) and matrices that enlarge to logits of pixels (B, H', W', classes)."""
+    definition, state = nnx.split(model.network)
+
+    @jax.jit
+    def run(state: Any, image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        """The logits at the original's size."""
+        return enlarged(nnx.merge(definition, state)(image), rows, columns)
+
+    return lambda *arrays: run(state, *map(jnp.asarray, arrays))
