@@ -21,7 +21,7 @@ from s3_jax.cost import Evaluated, check_budget, sample_within
 from s3_jax.errors import S3Error
 from s3_jax.et_error import check_sampled
 from s3_jax.evolution import check_size, evolve, merge_windows, space_name
-from s3_jax.models.subnet import copy_overlap, slice_weights
+from s3_jax.models.subnet import copy_overlap
 from s3_jax.paths import AnyPath
 from s3_jax.progress import say
 from s3_jax.remaining import Phase
@@ -257,7 +257,7 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
         """What the trained supernet has for it, or one that has just begun with the weights of init_from."""
         trained = settings.from_supernet
         supernet = _supernet(run, index, space).variables if trained else initial_variables(run, phase, space)
-        cut = partial(slice_weights, space=space, architecture=best.architecture)
+        cut = partial(run.task.sliced, space=space, architecture=best.architecture)
         return supernet._replace(params=jax.jit(cut, out_shardings=replicated(run.mesh))(supernet.params))
 
     initial = inherited if settings.from_supernet or run.config.train.init_from else None

@@ -19,7 +19,8 @@ from s3_jax.cost import Cost
 from s3_jax.data.stream import Examples, Splits, Subset
 from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
-from s3_jax.models.subnet import Params, SubnetMask
+from s3_jax.models.subnet import Params, SubnetMask, slice_weights
+from s3_jax.space import Architecture, SearchSpace
 
 # Of one device's part of a batch: for each term of the loss its sum over the examples, and the count it is divided by.
 Terms = dict[str, tuple[Array, Array]]
@@ -104,6 +105,10 @@ class Task(Protocol):
         `tell` says to the user what is kept. Raises S3Error where none do.
         """
         raise S3Error(f"{type(self).__name__} begins with random weights: it needs the function begin_with of a task")
+
+    def sliced(self, params: Params, space: SearchSpace, architecture: Architecture) -> Params:
+        """The weights of an architecture's network, cut out of those of a supernet; see `slice_weights`."""
+        return slice_weights(params, space, architecture)
 
     @abstractmethod
     def terms(

@@ -45,7 +45,7 @@ NARROW = {
     "search": {"errors", "limits", "space", "cost"},
     "models": {"errors", "space", "cost"},
     "data": {"errors", "buckets", "paths"},
-    "task": {"errors", "cost", "config", "models", "data"},
+    "task": {"errors", "space", "cost", "config", "models", "data"},
     "remaining": set(),
     "progress": {"paths"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},

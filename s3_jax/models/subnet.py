@@ -64,10 +64,11 @@ def slice_weights(params: Params, space: SearchSpace, architecture: Architecture
     sliced: Params = {
         "patch": _channels(params["patch"], dims[0]),
         "patch_norm": _channels(params["patch_norm"], dims[0]),
-        "norm": _channels(params["norm"], dims[-1]),
-        "head": {"kernel": params["head"]["kernel"][: dims[-1]], "bias": params["head"]["bias"]},
         "stages": {},
     }
+    if "head" in params:  # not where the maps alone are made use of
+        sliced["norm"] = _channels(params["norm"], dims[-1])
+        sliced["head"] = {"kernel": params["head"]["kernel"][: dims[-1]], "bias": params["head"]["bias"]}
     if "merges" in params:  # not where there is but one stage
         sliced["merges"] = {}
     for i, stage in enumerate(architecture.stages):

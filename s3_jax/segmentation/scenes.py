@@ -30,11 +30,11 @@ _SIDE_OF_DIGIT = 8
 _SCENE, _CLASSES = 101, 102
 _ATTEMPTS = 20  # to find a digit a place
 _TINTS = 8  # colours drawn for a digit, of which the first that stands out is taken
-_CONTRAST = 80  # of 255, in luminance: what stands out
+_CONTRAST = 60  # of 255, in luminance: what stands out
 _LUMINANCE = np.array([299, 587, 114])  # thousandths of red, green and blue
 # Of the background's noise: cells along a side of a picture, and the largest deviation, of 255.
-_OCTAVES = ((3, 24), (8, 14), (20, 8))
-_GRAIN = 4  # the same of each pixel
+_OCTAVES = ((3, 40), (8, 25), (20, 15))
+_GRAIN = 8  # the same of each pixel
 
 Instance = tuple[int, np.ndarray]  # class number, and the pixels it covers, bool (side, side)
 
@@ -127,7 +127,7 @@ def open_scenes(
     holdout_count: int = 500,
     test_count: int = 500,
 ) -> OpenedScenes:
-    """Scenes of `size` x `size` pixels with 1 to 4 digits, each a third to half as high, but 8 at least.
+    """Scenes of `size` x `size` pixels with 1 to 4 digits, each a quarter to half as high, but 8 at least.
 
     Splits are "train", "holdout" and "test"; no two share handwriting: test scenes show the 359 digits of the test
     split of `open_digits`, holdout scenes a fixed fifth of each class of its train split, train scenes the others.
@@ -176,7 +176,7 @@ def _background(rng: np.random.Generator, side: int) -> np.ndarray:
 def _draw(digit: np.ndarray, picture: np.ndarray, occupied: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     """Draws a digit, uint8 (8, 8), into the picture where no other is; its strokes, or None where it finds no place."""
     side = len(picture)
-    shortest, longest = (max(_SIDE_OF_DIGIT, twelfths * side // 12) for twelfths in (4, 6))
+    shortest, longest = (max(_SIDE_OF_DIGIT, twelfths * side // 12) for twelfths in (3, 6))
     length = int(rng.integers(shortest, longest + 1))
     strokes = np.asarray(Image.fromarray(digit).resize((length, length), Image.Resampling.BICUBIC))
     tints = rng.integers(256, size=(_TINTS, 3))

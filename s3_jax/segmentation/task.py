@@ -19,7 +19,7 @@ from s3_jax.data.stream import Splits, Subset, nothing
 from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
 from s3_jax.models.isotropic import IsotropicArchitecture
-from s3_jax.models.subnet import SubnetMask
+from s3_jax.models.subnet import Params, SubnetMask
 from s3_jax.networks.standalone import About, Standalone
 from s3_jax.segmentation.class_table import IGNORED, ClassTable
 from s3_jax.segmentation.config import (
@@ -34,7 +34,8 @@ from s3_jax.segmentation.examples import MaskedImages
 from s3_jax.segmentation.metrics import counts_of, metrics_of_counts, summed
 from s3_jax.segmentation.resizing import resized
 from s3_jax.segmentation.standalone import SegmentationSpec, begin_with
-from s3_jax.segmentation.upernet import UperNet
+from s3_jax.segmentation.upernet import UperNet, slice_upernet
+from s3_jax.space import Architecture, SearchSpace
 from s3_jax.task import Line, Metrics, Task, Terms
 
 
@@ -112,6 +113,10 @@ class Segmentation(Task):
         classifier's transfer begin at random. Raises S3Error where the start is a plain transformer.
         """
         begin_with(network, self.spec(start.spec.architecture, About()), start, tell)
+
+    def sliced(self, params: Params, space: SearchSpace, architecture: Architecture) -> Params:
+        """The weights of an architecture's network, cut out of those of a supernet."""
+        return slice_upernet(params, space, architecture)
 
     def terms(
         self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float

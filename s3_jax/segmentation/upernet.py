@@ -6,16 +6,17 @@ a subnet's channels beyond its own are zero.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from s3_jax.config import ModelConfig
 from s3_jax.models.layers import Linear, linear
-from s3_jax.models.subnet import SubnetMask
+from s3_jax.models.subnet import Params, SubnetMask, slice_weights
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.segmentation.layers import (
     ConvolutionNorm,
@@ -25,7 +26,7 @@ from s3_jax.segmentation.layers import (
     convolved_together,
 )
 from s3_jax.segmentation.resizing import Size, pooled, resized
-from s3_jax.space import Architecture, SearchSpace
+from s3_jax.space import Architecture, SearchSpace, largest
 
 POOLS = (1, 2, 3, 6)  # sides of the maps that the pyramid pools to (Zhao et al., 2017)
 CLASSIFIER_STD = 0.01
@@ -138,6 +139,26 @@ class UperNet(nnx.Module):
 
     def _classified(self, classifier: Linear, x: Array, passing: Passing) -> Array:
         return linear(classifier, channel_dropout(x, self.dropout, passing)).astype(jnp.float32)
+
+
+def slice_upernet(params: Params, space: SearchSpace, architecture: Architecture) -> Params:
+    """Weights of the network `architecture`, cut out of the supernet's: as `slice_weights`, and the heads' inputs."""
+    dims, widest = ([stage.embed_dim for stage in each.stages] for each in (architecture, largest(space)))
+    decode, auxiliary = dict(params["decode"]), dict(params["auxiliary"])
+    decode["laterals"] = {
+        index: _of_inputs(lateral, slice(dims[index])) for index, lateral in decode["laterals"].items()
+    }
+    inputs = decode["bottleneck"]["convolution"]["kernel"].shape[2]
+    kept = np.r_[0 : dims[-1], widest[-1] : inputs]  # the last map's channels, and all of the pools'
+    decode["bottleneck"] = _of_inputs(decode["bottleneck"], kept)
+    auxiliary["convolution"] = _of_inputs(auxiliary["convolution"], slice(dims[-2]))
+    backbone = slice_weights(params["backbone"], space, architecture)
+    return {"backbone": backbone, "decode": decode, "auxiliary": auxiliary}
+
+
+def _of_inputs(layer: Params, inputs: Any) -> Params:
+    """A `ConvolutionNorm` of some of its input channels."""
+    return layer | {"convolution": {"kernel": layer["convolution"]["kernel"][:, :, inputs]}}
 
 
 def _size(x: Array) -> Size:
