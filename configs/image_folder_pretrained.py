@@ -8,8 +8,8 @@ without init_weights. The space lies around S3-T, of which every network is a pa
 of them, its stages as deep or shallower, so that the largest network is S3-T itself. At 64 px it takes 0.37 G
 multiply-adds.
 
-On two CPU cores 2,000 images of 5 classes took 29 minutes in all, with some other work beside it (2026-11-26; 64.2 % from
-a network of one epoch, docs/pretrained.md). Twice the images take twice as long; larger ones (--config.model.image_size=128, with
+On two CPU cores 2,000 images of 5 classes took 29 minutes in all, with some other work beside it (2026-11-26; 64.2 %
+from a network of one epoch). Twice the images take twice as long; larger ones (--config.model.image_size=128, with
 --config.search.budget.max_macs=1e9) four times, for which an accelerator is better. For a network of your own, set the
 space around it: what is larger than the network begins at random.
 """

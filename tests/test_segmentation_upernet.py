@@ -14,7 +14,7 @@ from flax import nnx
 from s3_jax.config import ModelConfig
 from s3_jax.models.subnet import slice_weights, subnet_mask
 from s3_jax.networks import zoo
-from s3_jax.segmentation.upernet import UperNet
+from s3_jax.segmentation.upernet import UperNet, slice_upernet
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, largest, sample, smallest
 from s3_jax.task import Variables, variables_of
 
@@ -181,17 +181,14 @@ def sliced(variables: Variables, space: SearchSpace, architecture) -> Variables:
     """What of a supernet is a subnet's: the backbone's slice, and of the heads the inputs that it has."""
     dims = [stage.embed_dim for stage in architecture.stages]
     widest = [max(stage.embed_dim) for stage in space.stages]
-    unused = {"norm": {"scale": np.zeros(widest[-1])}, "head": {"kernel": np.zeros((widest[-1], 1)), "bias": 0}}
-    backbone = slice_weights(variables.params["backbone"] | unused, space, architecture)
-    for name in unused:
-        del backbone[name]
+    backbone = slice_weights(variables.params["backbone"], space, architecture)
     decode, auxiliary = (jax.tree.map(lambda leaf: leaf, variables.params[name]) for name in ("decode", "auxiliary"))
     for layer, dim in zip(decode["laterals"].values(), dims[:-1], strict=True):
         cut(layer, lambda kernel, dim=dim: kernel[:, :, :dim])
     for layer in decode["pools"].values():
         cut(layer, lambda kernel: kernel[:, :, : dims[-1]])
-    both = lambda kernel: jnp.concatenate([kernel[:, :, : dims[-1]], kernel[:, :, widest[-1] :]], axis=2)  # noqa: E731
-    cut(decode["bottleneck"], both)
+    absent = np.arange(dims[-1], widest[-1])  # of the map; the pools come behind it
+    cut(decode["bottleneck"], lambda kernel: jnp.delete(kernel, absent, axis=2))
     cut(auxiliary["convolution"], lambda kernel: kernel[:, :, : dims[-2]])
     return Variables({"backbone": backbone, "decode": decode, "auxiliary": auxiliary}, variables.stats)
 
@@ -207,6 +204,8 @@ def test_masked_subnets_are_the_networks_of_their_weights_in_one_trace(supernet,
     for architecture in (largest(space), sample(space, rng), sample(space, rng), smallest(space)):
         alone, own = abstract(architecture), sliced(variables, space, architecture)
         assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables_of(alone))
+        found = slice_upernet(variables.params, space, architecture)
+        jax.tree.map(np.testing.assert_array_equal, found, own.params)
         mask, (network, *_) = supernet.mask(architecture), nnx.split(alone, nnx.Param, nnx.BatchStat)
         expected = jax.jit(partial(evaluated, network))(own, images)
         assert_close(supernet.evaluate(variables, images, mask)[0], expected[0])

@@ -148,6 +148,7 @@ def slice_upernet(params: Params, space: SearchSpace, architecture: Architecture
     decode["laterals"] = {
         index: _of_inputs(lateral, slice(dims[index])) for index, lateral in decode["laterals"].items()
     }
+    decode["pools"] = {index: _of_inputs(pool, slice(dims[-1])) for index, pool in decode["pools"].items()}
     inputs = decode["bottleneck"]["convolution"]["kernel"].shape[2]
     kept = np.r_[0 : dims[-1], widest[-1] : inputs]  # the last map's channels, and all of the pools'
     decode["bottleneck"] = _of_inputs(decode["bottleneck"], kept)
