@@ -4,6 +4,10 @@
 
 One to four handwritten digits on textured noise, 48 px; the class of each pixel is background or the digit whose stroke
 it is. The test scenes show handwriting of which no other split has any. The network begins at random.
+
+As it stands it shows that the whole path runs, and is no result: after 280 updates strokes are found (intersection over
+union of all digits together 0.87 on held-out scenes) and not named (0.12 of them rightly, which is chance; mIoU 8 %),
+and a thousand more updates had not lowered the loss (2026-11-26).
 """
 
 import ml_collections
@@ -26,6 +30,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.update(holdout_split="holdout", test_scale=(48, 48))
     config.augment.update(scale=(48, 48), ratio=(1.0, 1.0), crop=48, largest_class=1.0, horizontal_flip=0.0)
     config.augment.photometric = False  # digits and ground have colours at random already
-    config.train.update(epochs=8.0, batch_size=16, warmup_epochs=0.1, learning_rate=2e-3, drop_path=0.0)
+    config.train.update(epochs=2.0, batch_size=16, warmup_epochs=0.1, learning_rate=2e-3, drop_path=0.0)
     config.run.update(eval_batch_size=50, checkpoint_every=300, log_every=20)
     return config

@@ -191,8 +191,11 @@ def test_scales_and_flips_of_a_network_that_minds_neither_change_nothing():
     assert not np.allclose(once, once[:, ::-1], atol=0.1)  # so a flip that is not undone would be seen
 
 
-def test_a_plain_transformer_is_refused():
+def test_networks_without_several_maps_are_refused():
     task = of_classes(config_of(config().to_dict()), NAMES)
+    alone = Architecture((Stage(8, (Block(2, 1.0, 32),)),))
+    with pytest.raises(S3Error, match="UperNet needs the maps of two stages or more"):
+        nnx.eval_shape(lambda: task.network(alone, nnx.Rngs(0)))
     with pytest.raises(S3Error, match="UperNet needs maps of several sizes, which a plain transformer lacks"):
         task.network(IsotropicArchitecture(8, 1, 2), nnx.Rngs(0))
 

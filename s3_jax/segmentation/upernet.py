@@ -15,6 +15,7 @@ from flax import nnx
 from jax import Array
 
 from s3_jax.config import ModelConfig
+from s3_jax.errors import S3Error
 from s3_jax.models.layers import Linear, linear
 from s3_jax.models.subnet import Params, SubnetMask, slice_weights
 from s3_jax.models.transformer import S3Transformer
@@ -99,6 +100,8 @@ class UperNet(nnx.Module):
             platform=platform,
             rngs=rngs,
         )
+        if len(structure.stages) < 2:
+            raise S3Error("UperNet needs the maps of two stages or more: give an architecture, or a space, of as many")
         dims = [stage.embed_dim for stage in self.backbone.architecture.stages]
         self.decode = DecodeHead(dims, channels, num_classes, rngs=rngs)
         self.auxiliary = AuxiliaryHead(dims[-2], auxiliary_channels, num_classes, rngs=rngs)
