@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import typing
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
@@ -33,6 +32,7 @@ from s3_jax.limits import (
     require,
     whole,
 )
+from s3_jax.mapping import UnknownField, converted, from_mapping
 from s3_jax.search import SearchConfig
 from s3_jax.space import DIMENSIONS, Architecture, Block, SearchSpace, Stage, StageSpace
 
@@ -252,10 +252,6 @@ class Config:
         check_fields(self, "config")
 
 
-class _UnknownField(S3Error):
-    """A name that is no setting."""
-
-
 def room_of(task: str) -> ModuleType:
     """The package that has a task. Raises S3Error where there is none of that name, or it has no `open_task`."""
     try:
@@ -289,64 +285,8 @@ def config_of(settings: Mapping[str, Any]) -> Config:
 
     Raises S3Error where there is no such task, and for a key, type or value that does not fit.
     """
-    task = _convert(str, settings.get("task", Config.task), "config.task")
+    task = converted(str, settings.get("task", Config.task), "config.task")
     try:
         return from_mapping(config_class(task), settings)
-    except _UnknownField as error:  # perhaps of another task, whose configuration file was given with --config.task
+    except UnknownField as error:  # perhaps of another task, whose configuration file was given with --config.task
         raise S3Error(f"{error} (those of the task {task}, as default_config({task!r}) makes them)") from error
-
-
-def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "config") -> T:
-    """A (nested) dataclass of `kind` from a mapping. Raises S3Error for a key, type or value that does not fit."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise _UnknownField(f"{where} has no field {', '.join(map(repr, unknown))}; its fields are {', '.join(fields)}")
-    types = typing.get_type_hints(kind)
-    converted = {name: _convert(types[name], value, f"{where}.{name}") for name, value in values.items()}
-    try:
-        return kind(**converted)
-    except SettingError as error:  # a dataclass that is used at two places knows one of them
-        raise S3Error(f"{where}.{error.problem}") from error
-
-
-def to_mapping(config: Config) -> dict[str, Any]:
-    """The settings as nested dicts that JSON keeps unchanged."""
-    return _listed(dataclasses.asdict(config))
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _listed(item) for key, item in value.items()}
-    return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return from_mapping(typing.cast(type, kind), value, where)
-    if typing.get_origin(kind) is tuple:
-        return _convert_tuple(typing.get_args(kind), value, where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return _as_float(value, where)
-    if type(value) is not kind:
-        raise S3Error(f"{where} = {value!r}: expected {kind.__name__}, got {type(value).__name__}")
-    return value
-
-
-def _as_float(value: int, where: str) -> float:
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise S3Error(f"{where} is too large a number") from error
-
-
-def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, (tuple, list)):
-        raise S3Error(f"{where} = {value!r}: expected a tuple")
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    if len(kinds) != len(value):
-        raise S3Error(f"{where} = {value!r}: expected {len(kinds)} values, got {len(value)}")
-    return tuple(
-        _convert(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )

@@ -16,7 +16,8 @@ from jax import Array
 
 from s3_jax.config import Config, config_class, room_of
 from s3_jax.cost import Cost
-from s3_jax.data.stream import Examples, Splits, Subset
+from s3_jax.data.splits import Splits, Subset
+from s3_jax.data.stream import Examples
 from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
 from s3_jax.models.subnet import Params, SubnetMask, slice_weights
@@ -53,6 +54,16 @@ def variables_of(network: nnx.Module) -> Variables:
     """What a network holds, as nested dicts."""
     params, stats = nnx.state(network, nnx.Param, nnx.BatchStat)
     return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
+
+
+def check_finite(finite: np.ndarray) -> None:
+    """Raises S3Error where the answers to some images (B,) are not finite: ranks of such would mean nothing."""
+    bad = int((~finite).sum())
+    if bad:
+        raise S3Error(
+            f"the network's answers to {bad} of {len(finite)} images are not finite: its weights are far too large, or "
+            "its preprocessing (mean, std) is none"
+        )
 
 
 class Task(Protocol):

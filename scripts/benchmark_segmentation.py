@@ -9,8 +9,6 @@ with figures from the same machine in the same quiet quarter of an hour.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,8 +16,9 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from s3_jax.config import config_of, default_config
+from s3_jax.config import TrainConfig, config_of, default_config
 from s3_jax.networks import zoo
+from s3_jax.profiling.benchmark import median_seconds
 from s3_jax.segmentation.resizing import resized
 from s3_jax.segmentation.task import Segmentation, of_classes
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, make_mesh
@@ -31,18 +30,8 @@ _BATCH = flags.DEFINE_integer("batch", 2, "Images.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("size", 512, "Pixels, both sides.", lower_bound=32)
 _CLASSES = flags.DEFINE_integer("classes", 150, "Classes.", lower_bound=2)
 _STEPS = flags.DEFINE_integer("steps", 3, "Repetitions, of which the median is taken.", lower_bound=1)
+TRAIN = TrainConfig(learning_rate=6e-5, min_learning_rate=0.0, weight_decay=0.01, drop_path=0.0)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the computation.")
-
-
-def median_seconds(call: Callable[[], Any]) -> float:
-    """The median time of a call, after one that is not counted."""
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(_STEPS.value):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
 
 
 def task() -> Segmentation:
@@ -50,7 +39,6 @@ def task() -> Segmentation:
     config = default_config("s3_jax.segmentation")
     config.model.dtype = _DTYPE.value
     config.augment.crop = _SIZE.value
-    config.train.update(learning_rate=6e-5, min_learning_rate=0.0, weight_decay=0.01, drop_path=0.0)
     return of_classes(config_of(config.to_dict()), tuple(map(str, range(_CLASSES.value))))
 
 
@@ -66,8 +54,7 @@ def main(arguments: list[str]) -> None:
         "label": jax.numpy.asarray(rng.integers(0, _CLASSES.value, (count, side, side)), np.uint8),
         "weight": jax.numpy.ones(count),
     }
-    config = config_of(default_config("s3_jax.segmentation").to_dict()).train
-    training = training_of(measured, architecture, config, Length(100, 100.0), make_mesh(1))
+    training = training_of(measured, architecture, TRAIN, Length(100, 100.0), make_mesh(1))
     state = training.begin(measured.initial(architecture, jax.random.key(0), print))
     variables = jax.tree.map(np.asarray, state.eval_variables)
     key = jax.random.key(1)
@@ -78,10 +65,10 @@ def main(arguments: list[str]) -> None:
         state, metrics = training.update(state, batch, None, key)
         return metrics
 
-    seconds = median_seconds(step)
+    seconds = median_seconds(step, _STEPS.value)
     network = define(measured, architecture)
     forward = jax.jit(lambda variables, image: resized(merged(network, variables)(image), (side, side)))
-    found = {"step_s": seconds, "forward_s": median_seconds(partial(forward, variables, batch["image"]))}
+    found = {"step_s": seconds, "forward_s": median_seconds(partial(forward, variables, batch["image"]), _STEPS.value)}
     about = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "batch": count, "size": side}
     print(json.dumps(about | found | {"params": measured.cost(architecture).params}))
 

@@ -5,7 +5,8 @@ from collections.abc import Generator
 from s3_jax.classification.batches import LabelledImages
 from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.data import stream
-from s3_jax.data.stream import Batch, Subset
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Batch
 
 
 def train_batches(

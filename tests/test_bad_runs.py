@@ -32,7 +32,7 @@ from s3_jax import pipeline
 from s3_jax.classification import task
 from s3_jax.classification.dataset import open_data
 from s3_jax.config import Config, config_of
-from s3_jax.data.stream import Subset
+from s3_jax.data.splits import Subset
 from s3_jax.networks.extract import extract
 from s3_jax.networks.standalone import Standalone
 from s3_jax.pipeline import run_pipeline

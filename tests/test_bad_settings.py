@@ -15,7 +15,8 @@ from rich.console import Console
 from s3_jax import pipeline
 from s3_jax.classification import task
 from s3_jax.classification.dataset import open_data
-from s3_jax.config import config_of, to_mapping
+from s3_jax.config import config_of
+from s3_jax.mapping import to_mapping
 from s3_jax.training import start
 from s3_jax.training.loop import StopRequest
 

@@ -7,9 +7,10 @@ import jax
 import pytest
 from flax import nnx
 
-from s3_jax.config import Config, config_of, default_config, to_mapping
+from s3_jax.config import Config, config_of, default_config
 from s3_jax.cost import check_budget, cost
 from s3_jax.errors import S3Error
+from s3_jax.mapping import to_mapping
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import largest, map_sizes, smallest
 

@@ -15,7 +15,7 @@ from tiny_tfds import write_tfds
 from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.classification.dataset import open_data, open_split
 from s3_jax.data.sources import decode
-from s3_jax.data.stream import Subset
+from s3_jax.data.splits import Subset
 from s3_jax.data.tfds_source import TfdsImages
 from s3_jax.errors import S3Error
 

@@ -13,7 +13,8 @@ from PIL import Image
 from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.classification.dataset import open_split
 from s3_jax.data.sources import MemoryImages
-from s3_jax.data.stream import Batch, Subset
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Batch
 from s3_jax.errors import S3Error
 
 NUM_IMAGES, SIDE, CLASSES = 50, 8, 4

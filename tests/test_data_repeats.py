@@ -11,7 +11,8 @@ from labelled_batches import train_batches
 
 from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.data.sources import MemoryImages
-from s3_jax.data.stream import Batch, Subset
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Batch
 from s3_jax.errors import S3Error
 
 SIDE, CLASSES = 4, 7

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "s3_jax"
 ROOMS = ("classification", "segmentation")
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "buckets", "paths", "writing", "limits", "space", "cost", "et_error", "evolution", "search", "config"),
+    *("errors", "buckets", "paths", "writing", "limits", "mapping", "space", "cost"),
+    *("et_error", "evolution", "search", "config"),
     *(
         "models",
         "data",
@@ -38,6 +39,7 @@ NARROW = {
     "paths": {"errors", "buckets"},
     "writing": {"errors", "buckets", "paths"},
     "limits": {"errors"},
+    "mapping": {"errors", "limits"},
     "space": {"errors"},
     "cost": {"errors", "limits", "space"},
     "et_error": {"errors", "space", "cost"},

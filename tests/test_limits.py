@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from s3_jax.classification.config import ClassificationConfig
-from s3_jax.config import Config, TrainConfig, config_of, default_config, to_mapping
+from s3_jax.config import Config, TrainConfig, config_of, default_config
 from s3_jax.errors import S3Error
+from s3_jax.mapping import to_mapping
 
 WEIRD = (-1, 0, 1, 0.5, -0.0, 1e30, 10**30, 10**400, math.nan, math.inf, -math.inf, True, "nonsense", "", None, (), {})
 SUBNORMAL = 5e-324

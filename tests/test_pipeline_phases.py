@@ -22,7 +22,7 @@ from s3_jax.classification.pretrained import fitted
 from s3_jax.classification.task import of_classes
 from s3_jax.config import Config, config_of
 from s3_jax.cost import Evaluated, cost
-from s3_jax.data.stream import Subset
+from s3_jax.data.splits import Subset
 from s3_jax.errors import Interrupted
 from s3_jax.models.subnet import Params, copy_network, copy_overlap, slice_weights
 from s3_jax.networks import standalone, zoo

@@ -12,10 +12,11 @@ from absl import logging
 from PIL import Image
 
 from s3_jax.data.sources import BadImage, decode
-from s3_jax.data.stream import Batch, Example, Examples, Subset, eval_batches
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Batch, Example, Examples, eval_batches
 from s3_jax.errors import S3Error
-from s3_jax.segmentation.class_table import IGNORED, ClassTable, read_class_table
-from s3_jax.segmentation.folders import MaskFolder, OpenedMasks, open_mask_folder
+from s3_jax.segmentation.class_table import IGNORED, ClassTable, OpenedMasks, read_class_table
+from s3_jax.segmentation.folders import MaskFolder, open_mask_folder
 
 SEG_MINI = Path(__file__).parents[2] / "shared/data/seg_mini"
 TABLE = ClassTable(("sky", "road", "car"))

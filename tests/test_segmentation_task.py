@@ -13,7 +13,8 @@ from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 from s3_jax.config import config_of, default_config
-from s3_jax.data.stream import Subset, eval_batches, eval_plan, train_batches
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import eval_batches, eval_plan, train_batches
 from s3_jax.errors import S3Error
 from s3_jax.finetune import transfer
 from s3_jax.models.isotropic import IsotropicArchitecture
@@ -23,6 +24,7 @@ from s3_jax.networks.standalone import About, Standalone
 from s3_jax.segmentation import inference
 from s3_jax.segmentation.class_table import IGNORED
 from s3_jax.segmentation.config import SegmentationAugmentConfig, SegmentationDataConfig
+from s3_jax.segmentation.dataset import hold_out
 from s3_jax.segmentation.examples import Canvas, MaskedImages
 from s3_jax.segmentation.metrics import counts_of, metrics_of_counts, summed
 from s3_jax.segmentation.resizing import resize_matrix
@@ -37,7 +39,7 @@ class Pictures:
     """Images of given class maps, grey by their class; a source as `data.stream.Source` has it."""
 
     def __init__(self, *maps):
-        self.maps = maps
+        self.maps, self.identities_are = maps, range(len(maps))
 
     def __len__(self):
         return len(self.maps)
@@ -54,7 +56,7 @@ class Pictures:
 
     @property
     def identities(self):
-        return np.arange(len(self.maps))
+        return np.array(self.identities_are)
 
 
 def subset_of(*maps):
@@ -203,9 +205,10 @@ def test_networks_without_several_maps_are_refused():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"test_split": "train"}, "data.test_split = 'train' shares 64 images with data.train_split = 'train'"),
+        ({"test_split": "train"}, "data.test_split = 'train' and data.train_split = 'train' share 64 images"),
         ({"holdout_split": "", "holdout_fraction": 0.001}, "data.holdout_fraction = 0.001 of 64 .* holds out 0"),
         ({"test_split": "tset"}, "the digit scenes have no split 'tset'"),
+        ({"cache_in_memory": True}, "data.cache_in_memory: images with masks are read anew each time"),
         ({"source": "mask_folder", "path": "/nowhere"}, "/nowhere/classes.txt cannot be read"),
     ],
 )
@@ -214,6 +217,21 @@ def test_data_that_do_not_fit_are_refused(data, message):
     settings.data.update(data)
     with pytest.raises(S3Error, match=message):
         open_task(config_of(settings.to_dict()))
+
+
+def test_weights_for_supernets_are_refused_and_not_passed_over():
+    with pytest.raises(S3Error, match=r"config.train.init_from: supernets of segmentation begin at random"):
+        open_task(config_of(config(init_from="s3_t").to_dict()))
+
+
+def test_an_image_that_is_held_out_under_another_name_is_not_trained_on():
+    """Ten names of five images: of two names that are held out, both names of each image are gone from training."""
+    whole = subset_of(*[random_map(8, 8)] * 10)
+    whole.source.identities_are = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    train, held = hold_out(whole, SegmentationDataConfig(holdout_fraction=0.2), 0)
+    assert len(held) == 2
+    assert not train.shared_with(held)
+    assert len(train) == 10 - 2 * len(np.unique(whole.source.identities[held.indices]))
 
 
 def test_one_network_is_trained_from_a_classifiers_weights_and_measured_again_from_its_folder(tmp_path, capsys):

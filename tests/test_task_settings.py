@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 
 from s3_jax.classification.config import ClassificationConfig
-from s3_jax.config import Config, config_class, config_of, default_config, to_mapping
+from s3_jax.config import Config, config_class, config_of, default_config
 from s3_jax.errors import S3Error
+from s3_jax.mapping import to_mapping
 from s3_jax.task import open_task
 from s3_jax.training.records import write_json
 from s3_jax.training.start import VERSION, opened_workdir

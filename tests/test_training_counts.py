@@ -14,7 +14,7 @@ from flax import nnx
 from s3_jax.classification.task import of_classes
 from s3_jax.config import ModelConfig
 from s3_jax.data.sources import MemoryImages
-from s3_jax.data.stream import Subset
+from s3_jax.data.splits import Subset
 from s3_jax.errors import S3Error
 from s3_jax.task import Variables
 from s3_jax.training.devices import make_mesh

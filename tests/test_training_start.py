@@ -14,8 +14,9 @@ from rich.console import Console
 from tiny_config import get_config
 
 from s3_jax import pipeline
-from s3_jax.config import Config, config_of, to_mapping
+from s3_jax.config import Config, config_of
 from s3_jax.errors import S3Error
+from s3_jax.mapping import to_mapping
 from s3_jax.pipeline import run_pipeline
 from s3_jax.progress import progress_bar, say
 from s3_jax.report.tables import result_table

@@ -7,7 +7,8 @@ import numpy as np
 
 from s3_jax.cost import cost
 from s3_jax.data.sources import MemoryImages
-from s3_jax.data.stream import Examples, Splits, Subset
+from s3_jax.data.splits import Splits, Subset
+from s3_jax.data.stream import Examples
 from s3_jax.models import S3Transformer
 from s3_jax.task import Task
 

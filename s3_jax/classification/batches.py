@@ -11,7 +11,8 @@ from s3_jax.classification.augment import augmented
 from s3_jax.classification.config import AugmentConfig, ClassificationDataConfig
 from s3_jax.classification.mixing import draw_mix, mix_pairs, soft_label
 from s3_jax.data.augment import Normalization, centred, erase
-from s3_jax.data.stream import Batch, Example, Examples, Subset
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Batch, Example, Examples
 from s3_jax.errors import S3Error
 
 

@@ -12,7 +12,7 @@ from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.data.image_folder import open_image_folder
 from s3_jax.data.randomness import HOLDOUT, generator
 from s3_jax.data.sources import CachedImages, OpenedSource, open_digits
-from s3_jax.data.stream import Splits, Subset
+from s3_jax.data.splits import Splits, Subset, check_apart, without
 from s3_jax.data.tfds_source import open_tfds
 from s3_jax.errors import S3Error
 from s3_jax.paths import expanded
@@ -69,12 +69,12 @@ def open_data(config: ClassificationDataConfig, *, seed: int) -> ImageData:
     subsets = {split: _whole(opened, split, config.cache_in_memory) for split in names}
     whole = subsets[config.train_split]
     for field in ("test_split", "holdout_split"):
-        _check_apart(whole, subsets.get(getattr(config, field)), field)
+        check_apart(whole, subsets.get(getattr(config, field)), field)
     if config.holdout_split:
         train, holdout = whole, subsets[config.holdout_split]
     else:
         train, holdout = _hold_out(whole, config.holdout_fraction, seed, opened.class_names)
-        train = _without(train, holdout)
+        train = without(train, holdout)
     return ImageData(
         source=config.source,
         name=opened.name,
@@ -103,27 +103,6 @@ def _whole(opened: OpenedSource, split: str, cache: bool) -> Subset:
     if not len(source):
         raise S3Error(f"the split {split!r} of {opened.name} has no images")
     return Subset(CachedImages(source) if cache else source, np.arange(len(source)), split)
-
-
-def _check_apart(train: Subset, other: Subset | None, field: str) -> None:
-    """Raises S3Error where an image that measures would be trained on."""
-    shared = train.shared_with(other) if other else 0
-    if other and shared:
-        raise S3Error(
-            f"data.{field} = {other.split!r} and data.train_split = {train.split!r} share {shared:,} images: what is "
-            "measured on them would be learned by heart; choose splits, or slices of a split, that are apart"
-        )
-
-
-def _without(train: Subset, holdout: Subset) -> Subset:
-    """Training images that are not held out under another name, as a link to the same file is. Raises S3Error."""
-    identities = train.source.identities
-    apart = ~np.isin(identities[train.indices], identities[holdout.indices])
-    if not apart.any():
-        raise S3Error("every training image is held out under another name: the split has the same files many times")
-    if twice := int((~apart).sum()):
-        logging.warning("%s training images are held out under another name, and left out of training", f"{twice:,}")
-    return dataclasses.replace(train, indices=train.indices[apart])
 
 
 def _hold_out(whole: Subset, fraction: float, seed: int, class_names: tuple[str, ...]) -> tuple[Subset, Subset]:

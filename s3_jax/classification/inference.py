@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,22 +11,20 @@ from flax import nnx
 
 from s3_jax.classification.batches import LabelledImages
 from s3_jax.classification.config import ClassificationDataConfig
-from s3_jax.classification.task import check_finite, of_classes
+from s3_jax.classification.task import of_classes
 from s3_jax.config import ModelConfig
 from s3_jax.data.augment import Normalization, centred
 from s3_jax.data.image_folder import SUFFIXES, list_image_files
 from s3_jax.data.sources import BadImage, open_encoded
-from s3_jax.data.stream import Subset
+from s3_jax.data.splits import Subset
 from s3_jax.errors import S3Error
 from s3_jax.networks.classes import match
 from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, user_path
 from s3_jax.progress import Advance
-from s3_jax.task import variables_of
-from s3_jax.training.devices import make_mesh, put_replicated
-from s3_jax.training.evaluate import Placed, lines_of, placed_batches
-from s3_jax.training.programs import evaluation_of
+from s3_jax.task import check_finite
+from s3_jax.training.evaluate import lines_of_network
 
 
 class Prediction(NamedTuple):
@@ -121,33 +119,19 @@ def accuracy(
     those of all that the network has. Raises S3Error where a class is none of the network's, no image can be read, or
     the network answers with numbers that are not finite.
     """
-    spec, mesh = model.spec, make_mesh()
+    spec = model.spec
     task = of_classes(ModelConfig(spec.image_size, spec.patch_size), spec.class_names, data)
-    examples = LabelledImages(subset, data, spec.image_size, classes=match(spec.class_names, class_names))
-    step = evaluation_of(task, nnx.split(model.network)[0], mesh)
-    variables = put_replicated(mesh, variables_of(model.network))
-    batches = placed_batches(
-        examples,
-        mesh,
-        -(-batch_size // mesh.size) * mesh.size,
-        num_workers=data.num_workers,
+    lines = lines_of_network(
+        task,
+        model.network,
+        LabelledImages(subset, data, spec.image_size, classes=match(spec.class_names, class_names)),
+        batch_size=batch_size,
         skip_bad=data.on_bad_image == "skip",
+        num_workers=data.num_workers,
+        progress=progress or (lambda count, what: None),
     )
-    lines = lines_of(task, subset, lambda batch: step(variables, batch, None), _counted(batches, progress))
-    if not lines:
-        raise S3Error("there is no readable image to evaluate on")
     metrics = task.score(lines)
     return Accuracy(metrics["top1"], metrics["top5"], len(lines))
-
-
-def _counted(batches: Iterable[Placed], progress: Advance | None) -> Iterator[Placed]:
-    """The same batches; tells how many images they had so far."""
-    images = 0
-    for placed in batches:
-        yield placed
-        images += int(placed.batch["weight"].sum())
-        if progress:
-            progress(images, "")
 
 
 def _read_images(paths: Sequence[AnyPath], spec: ClassifierSpec) -> tuple[list[tuple[AnyPath, np.ndarray]], list[str]]:

@@ -18,7 +18,7 @@ from s3_jax.classification.dataset import ImageData, open_data
 from s3_jax.classification.pretrained import checksum, open_pretrained, with_pretrained
 from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
-from s3_jax.data.stream import Splits, Subset, nothing
+from s3_jax.data.splits import Splits, Subset, nothing
 from s3_jax.errors import S3Error
 from s3_jax.models.families import AnyNetwork, Structure, family_of
 from s3_jax.models.subnet import SubnetMask
@@ -26,7 +26,7 @@ from s3_jax.networks.classes import match
 from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import load_weights, to_state_dict
 from s3_jax.networks.standalone import About, Standalone
-from s3_jax.task import Line, Metrics, Task, Terms, Variables, variables_of
+from s3_jax.task import Line, Metrics, Task, Terms, Variables, check_finite, variables_of
 
 # Classes that a prediction lists, the likeliest first.
 RANKED = 5
@@ -77,16 +77,10 @@ class Classification(Task):
         self, structure: Structure, rngs: nnx.Rngs, *, batch_axis: str | None = None, platform: str | None = None
     ) -> AnyNetwork:
         """A transformer with a classifier."""
-        model = self.model
         return family_of(structure).make(
             structure,
-            image_size=model.image_size,
-            patch_size=model.patch_size,
+            **dataclasses.asdict(self.model),  # its fields are settings of transformers
             num_classes=self.num_classes,
-            dtype=model.dtype,
-            kernel_std=model.kernel_std,
-            remat=model.remat,
-            every_width=model.every_width,
             batch_axis=batch_axis,
             platform=platform,
             rngs=rngs,
@@ -180,16 +174,6 @@ def kept_classifier(start: tuple[str, ...], data: tuple[str, ...]) -> np.ndarray
         return match(start, data) if len(start) == len(data) else None
     except S3Error:
         return None
-
-
-def check_finite(finite: np.ndarray) -> None:
-    """Raises S3Error where the answers to some images (B,) are not finite: ranks of such would mean nothing."""
-    bad = int((~finite).sum())
-    if bad:
-        raise S3Error(
-            f"the network's answers to {bad} of {len(finite)} images are not finite: its weights are far too large, or "
-            "its preprocessing (mean, std) is none"
-        )
 
 
 def of_classes(

@@ -18,14 +18,15 @@ import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import grain
 import numpy as np
 from absl import flags, logging
 
 from s3_jax.data.randomness import EXAMPLE, MIX, ORDER, generator
-from s3_jax.data.sources import BadImage, MemoryImages
+from s3_jax.data.sources import BadImage
+from s3_jax.data.splits import Subset
 from s3_jax.errors import S3Error
 
 Example = dict[str, np.ndarray]
@@ -36,67 +37,6 @@ _THREADS = 2
 _AHEAD = 2
 # Generators whose workers are to be ended before the interpreter goes down, if the caller did not close them.
 _OPEN: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
-
-
-class Source(Protocol):
-    """Images by number, with whatever a task knows of each: see `sources.ImageSource` for images with labels."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Any:
-        """An image and what is known of it. Raises BadImage."""
-
-    def name(self, index: int) -> str:
-        """Where the image lies, for messages."""
-
-    @property
-    def identities(self) -> np.ndarray:
-        """int64 (N,): a number for each image that no other of the data set has, whichever splits it is in."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Subset:
-    """Some images of one split."""
-
-    source: Any  # a Source; a task knows which
-    indices: np.ndarray  # (N,) int64, sorted numbers of images in the source
-    split: str
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def shared_with(self, other: Subset) -> int:
-        """Number of images that both have, for subsets of one data set."""
-        ours, theirs = (subset.source.identities[subset.indices] for subset in (self, other))
-        return len(np.intersect1d(ours, theirs))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Splits:
-    """What the images of a data set are used for; what is trained on is in neither holdout nor test."""
-
-    train: Subset  # of supernets
-    train_and_holdout: Subset  # the whole train split, of single networks
-    holdout: Subset  # for E-T Error and search
-    test: Subset  # passed once for each network, at the end
-
-    def record(self) -> dict[str, Any]:
-        """For each use the split, the images used and how many the split has.
-
-        "overlap" tells how many test images E-T Error and search have seen, as in the paper's own protocol.
-        """
-        uses = {"train": self.train, "holdout": self.holdout, "test": self.test}
-        splits = {
-            use: {"split": subset.split, "images": len(subset), "of": len(subset.source)}
-            for use, subset in uses.items()
-        }
-        return {"splits": splits, "overlap": {"holdout_test": self.holdout.shared_with(self.test)}}
-
-
-def nothing() -> Subset:
-    """A subset without images, for those who ask a task for the shapes of its examples alone."""
-    images = MemoryImages(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int64), "nothing")
-    return Subset(images, np.arange(0), "none")
 
 
 class Examples(Protocol):

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from s3_jax.config import Config, ModelConfig, RetrainConfig, TrainConfig, config_class, from_mapping
+from s3_jax.config import Config, ModelConfig, RetrainConfig, TrainConfig, config_class
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.evolution import space_name
+from s3_jax.mapping import from_mapping
 from s3_jax.models.families import Structure, family_of
 from s3_jax.models.subnet import Params, slice_weights
 from s3_jax.networks.classifier import ClassifierSpec

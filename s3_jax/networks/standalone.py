@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -44,7 +45,7 @@ class About:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class Spec(ABC):
     """Everything about a network but its weights, as far as the networks of all tasks have it.
 
     A task's networks have a class that inherits from this one, named by `spec_class` of the task's package. Raises
@@ -77,25 +78,25 @@ class Spec:
                 raise S3Error(f"{name} = {values!r}: expected three {positive}, of red, green and blue")
 
     @property
+    @abstractmethod
     def cost(self) -> Cost:
         """Parameters, and MACs of one image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, *, dtype: str = "float32", rngs: nnx.Rngs | None = None) -> Any:
         """The network with random weights (seed 0 where `rngs` is not given). Raises S3Error where it cannot be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state_dict(self, network: Any) -> StateDict:
         """A network's weights under the names that its folder has them by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, network: Any, tensors: StateDict) -> None:
         """Give a network such weights, in place. Raises S3Error where they are not its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def card_rows(self) -> list[tuple[str, str]]:
         """What the model card says of images and accuracy, in words."""
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         """The record in `architecture.json`."""

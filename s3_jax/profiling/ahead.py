@@ -16,7 +16,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from s3_jax.config import Config, TrainConfig
-from s3_jax.data.stream import nothing
+from s3_jax.data.splits import nothing
 from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
 from s3_jax.models.subnet import subnet_mask

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from s3_jax.config import Config
-from s3_jax.data.stream import nothing, train_batches
+from s3_jax.data.splits import nothing
+from s3_jax.data.stream import train_batches
 from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
 from s3_jax.models.subnet import SubnetMask, subnet_mask
@@ -72,16 +73,16 @@ class Bench:
 
         fixed, random = (map(self._macs, subnets) for subnets in (fixed_subnets(self.space), self.subnets))
         macs = 3 * self.batch * (sum(fixed) + 2 * statistics.mean(random))
-        return self._with_peak("step_s", self._median(step), macs)
+        return self._with_peak("step_s", self._median_of(step), macs)
 
     def gradient(self) -> Figures:
         """Seconds of one gradient: of the smallest and the largest subnet, and of random ones."""
         program = jax.jit(self._gradient())
         variables, batch, figures = self._variables(self.space), self._batch(training=True), {}
         for name, subnet in zip(("smallest", "largest"), fixed_subnets(self.space), strict=True):
-            figures[f"{name}_s"] = self._median(partial(program, variables, batch, self._mask(subnet), self.key))
+            figures[f"{name}_s"] = self._median_of(partial(program, variables, batch, self._mask(subnet), self.key))
         masks = itertools.cycle(map(self._mask, self.subnets))
-        return figures | {"random_s": self._median(lambda: program(variables, batch, next(masks), self.key))}
+        return figures | {"random_s": self._median_of(lambda: program(variables, batch, next(masks), self.key))}
 
     def forward(self) -> Figures:
         """Seconds in which a random subnet answers a batch: what E-T Error and search consist of."""
@@ -89,14 +90,14 @@ class Bench:
         variables, batch = self._variables(self.space), self._batch(training=False)
         masks = itertools.cycle(map(self._mask, self.subnets))
         macs = self.batch * statistics.mean(map(self._macs, self.subnets))
-        return self._with_peak("step_s", self._median(lambda: program(variables, batch, next(masks))), macs)
+        return self._with_peak("step_s", self._median_of(lambda: program(variables, batch, next(masks))), macs)
 
     def inference(self) -> Figures:
         """Images per second of a stand-alone network, the largest of the space where none is given."""
         chosen = self.architecture or largest(self.space)
         program = evaluation_of(self.task, define(self.task, chosen), make_mesh(1))
         variables, batch = self._variables(chosen), self._batch(training=False)
-        seconds = self._median(lambda: program(variables, batch, None))
+        seconds = self._median_of(lambda: program(variables, batch, None))
         figures = self._with_peak("step_s", seconds, self.batch * self._macs(chosen))
         return figures | {"images_per_s": self.batch / seconds}
 
@@ -167,21 +168,26 @@ class Bench:
     def _macs(self, architecture: Architecture) -> int:
         return self.task.cost(architecture).macs
 
-    def _median(self, run: Callable[[], Any]) -> float:
+    def _median_of(self, run: Callable[[], Any]) -> float:
         """Median seconds over the repeats, each of which goes through the subnets the same way."""
-        jax.block_until_ready(run())
-        seconds = []
-        for _ in range(self.repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds)
+        return median_seconds(run, self.repeats)
 
     def _with_peak(self, name: str, seconds: float, macs: float) -> Figures:
         """The figure, and on a known accelerator the share of its peak that the subnets' own operations make."""
         kind = jax.devices()[0].device_kind
         peaks = [peak for prefix, peak in PEAKS.items() if kind.startswith(prefix)]
         return {name: seconds} | ({"share_of_peak": 2 * macs / seconds / peaks[0]} if peaks else {})
+
+
+def median_seconds(run: Callable[[], Any], repeats: int) -> float:
+    """The median time of a call, after one that is not counted."""
+    jax.block_until_ready(run())
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def measure(bench: Bench, what: str) -> Figures:

@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,15 @@ class Meaning:
     values: Codes  # of masks of grey or of a palette
     colours: Codes | None  # of masks of colours, where the table has some
     ignored: tuple[int, ...]  # values that do not count, sorted
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OpenedMasks:
+    """The splits of a data set whose images have class maps, its own name, and the classes that count."""
+
+    name: str
+    table: ClassTable
+    splits: Mapping[str, Any]  # each a `data.splits.Source` of images and class maps, with their `size`
 
 
 def meaning_of(table: ClassTable, *, zero_is_ignored: bool = False, ignored_value: int = 255) -> Meaning:

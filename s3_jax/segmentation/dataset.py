@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from s3_jax.data.randomness import HOLDOUT, generator
-from s3_jax.data.stream import Splits, Subset
+from s3_jax.data.splits import Splits, Subset, check_apart, without
 from s3_jax.errors import S3Error
 from s3_jax.paths import expanded
-from s3_jax.segmentation.class_table import ClassTable, read_class_table
+from s3_jax.segmentation.class_table import ClassTable, OpenedMasks, read_class_table
 from s3_jax.segmentation.config import SegmentationDataConfig
 from s3_jax.segmentation.folders import open_mask_folder
 from s3_jax.segmentation.scenes import open_scenes
@@ -45,13 +44,8 @@ def open_data(config: SegmentationDataConfig, seed: int) -> MaskData:
     subsets = {name: Subset(opened.splits[name], np.arange(len(opened.splits[name])), name) for name in names}
     whole = subsets[config.train_split]
     for field in ("test_split", "holdout_split"):
-        other = subsets.get(getattr(config, field))
-        if other and (shared := whole.shared_with(other)):
-            raise S3Error(
-                f"data.{field} = {other.split!r} shares {shared:,} images with data.train_split = {whole.split!r}: "
-                "what is measured on them would mean nothing"
-            )
-    train, holdout = (whole, subsets[config.holdout_split]) if config.holdout_split else _hold_out(whole, config, seed)
+        check_apart(whole, subsets.get(getattr(config, field)), field)
+    train, holdout = (whole, subsets[config.holdout_split]) if config.holdout_split else hold_out(whole, config, seed)
     return MaskData(config.source, opened.name, opened.table, Splits(train, whole, holdout, subsets[config.test_split]))
 
 
@@ -63,10 +57,16 @@ def open_split(config: SegmentationDataConfig, split: str) -> MaskData:
     return MaskData(config.source, opened.name, opened.table, Splits(none, none, none, subset))
 
 
-def _open_source(config: SegmentationDataConfig, names: tuple[str, ...]) -> Any:
+def _open_source(config: SegmentationDataConfig, names: tuple[str, ...]) -> OpenedMasks:
+    if config.cache_in_memory:
+        raise S3Error("data.cache_in_memory: images with masks are read anew each time; leave it off")
     if config.source == "scenes":
         opened = open_scenes(names, size=config.scene_size, train_count=config.scene_count)
-        return dataclasses.replace(opened, splits=_controlled(opened.splits, config))
+        trained = config.train_split
+        if config.shuffled_classes and trained in opened.splits:
+            shuffled = dataclasses.replace(opened.splits[trained], shuffled_classes=True)
+            opened = dataclasses.replace(opened, splits={**opened.splits, trained: shuffled})
+        return opened
     path = expanded(config.path)
     table = read_class_table(config.classes or f"{path}/classes.txt")
     return open_mask_folder(
@@ -80,15 +80,7 @@ def _open_source(config: SegmentationDataConfig, names: tuple[str, ...]) -> Any:
     )
 
 
-def _controlled(splits: Mapping[str, Any], config: SegmentationDataConfig) -> dict[str, Any]:
-    """The scenes of every split; those of the training split with classes at random where the control is asked for."""
-    shuffled = {config.train_split: True} if config.shuffled_classes else {}
-    return {
-        name: dataclasses.replace(scenes, shuffled_classes=shuffled.get(name, False)) for name, scenes in splits.items()
-    }
-
-
-def _hold_out(whole: Subset, config: SegmentationDataConfig, seed: int) -> tuple[Subset, Subset]:
+def hold_out(whole: Subset, config: SegmentationDataConfig, seed: int) -> tuple[Subset, Subset]:
     """The split without a random share of its images, and that share; each has one image at least."""
     count = round(config.holdout_fraction * len(whole))
     if not 0 < count < len(whole):
@@ -98,4 +90,5 @@ def _hold_out(whole: Subset, config: SegmentationDataConfig, seed: int) -> tuple
         )
     order = generator(seed, HOLDOUT).permutation(len(whole))
     held, kept = (np.sort(whole.indices[rows]) for rows in (order[:count], order[count:]))
-    return dataclasses.replace(whole, indices=kept), dataclasses.replace(whole, indices=held)
+    holdout = dataclasses.replace(whole, indices=held)
+    return without(dataclasses.replace(whole, indices=kept), holdout), holdout

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from s3_jax.data.sources import decode
-from s3_jax.data.stream import Example, Examples, Subset
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Example, Examples
 from s3_jax.segmentation.augment import augmented, evaluation_size, resized_to
 from s3_jax.segmentation.class_table import IGNORED
 from s3_jax.segmentation.config import SegmentationAugmentConfig, SegmentationDataConfig

@@ -17,7 +17,7 @@ from s3_jax.data.image_folder import SUFFIXES, FolderImages, Listing, list_folde
 from s3_jax.data.sources import BadImage
 from s3_jax.errors import S3Error, listed
 from s3_jax.paths import any_path, printable
-from s3_jax.segmentation.class_table import ClassTable, Meaning, meaning_of
+from s3_jax.segmentation.class_table import ClassTable, Meaning, OpenedMasks, meaning_of
 
 # Those that keep every value as it was: writers of GIF number its palette anew, and Pillow scales PGM.
 _FORMATS = ("PNG", "TIFF", "BMP")
@@ -68,15 +68,6 @@ class MaskFolder:
     def identities(self) -> np.ndarray:
         """int64 (N,): see `FolderImages`; of the images, whatever their masks are."""
         return self.images.identities
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class OpenedMasks:
-    """The splits of a data set with masks; `name` is that of its folder, `table` has the classes that count."""
-
-    name: str
-    table: ClassTable
-    splits: Mapping[str, MaskFolder]
 
 
 def open_mask_folder(

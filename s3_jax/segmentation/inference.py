@@ -14,8 +14,7 @@ from PIL import Image
 
 from s3_jax.config import ModelConfig
 from s3_jax.data.sources import BadImage, decode, open_encoded
-from s3_jax.data.stream import Subset
-from s3_jax.errors import S3Error
+from s3_jax.data.splits import Subset
 from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, printable
 from s3_jax.progress import Advance
@@ -24,10 +23,8 @@ from s3_jax.segmentation.config import HeadConfig, SegmentationConfig, Segmentat
 from s3_jax.segmentation.examples import MaskedImages
 from s3_jax.segmentation.metrics import counts_of
 from s3_jax.segmentation.task import Segmentation, enlarged, of_classes
-from s3_jax.task import Metrics, variables_of
-from s3_jax.training.devices import make_mesh, put_replicated
-from s3_jax.training.evaluate import lines_of, metrics_of, placed_batches
-from s3_jax.training.programs import evaluation_of
+from s3_jax.task import Metrics, check_finite
+from s3_jax.training.evaluate import lines_of_network, metrics_of
 
 # Of ADE20K's published protocol, with a flip of each.
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -92,8 +89,7 @@ def predict(model: Standalone, paths: Sequence[AnyPath]) -> Iterator[tuple[AnyPa
             yield printable(f"{path}: {error}")
             continue
         logits = run(*(example[name][None] for name in ("image", "rows", "columns")))
-        if not np.isfinite(logits).all():
-            raise S3Error(f"the network's answer to {printable(path)} is not finite: its weights are far too large")
+        check_finite(np.array([np.isfinite(logits).all()]))
         yield path, pixels, np.asarray(logits[0].argmax(-1), np.uint8)
 
 
@@ -101,19 +97,17 @@ def evaluate(
     model: Standalone, subset: Subset, data: SegmentationDataConfig, *, batch_size: int, progress: Advance
 ) -> Metrics:
     """The metrics of a network on images with masks whose classes are its own, each image seen once and whole."""
-    task, mesh = task_of(model, data), make_mesh()
-    step = evaluation_of(task, nnx.split(model.network)[0], mesh)
-    variables = put_replicated(mesh, variables_of(model.network))
-    skip_bad = data.on_bad_image == "skip"
-    size = -(-batch_size // mesh.size) * mesh.size
-    batches = placed_batches(task.examples(subset, training=False), mesh, size, skip_bad=skip_bad)
-
-    def predicted(batch: dict[str, Any]) -> dict[str, jax.Array]:
-        """What the network says of a batch."""
-        progress(size, "")
-        return step(variables, batch, None)
-
-    return metrics_of(task, lines_of(task, subset, predicted, batches))
+    task = task_of(model, data)
+    lines = lines_of_network(
+        task,
+        model.network,
+        task.examples(subset, training=False),
+        batch_size=batch_size,
+        skip_bad=data.on_bad_image == "skip",
+        num_workers=data.num_workers,
+        progress=progress,
+    )
+    return task.score(lines)
 
 
 def evaluate_scaled(

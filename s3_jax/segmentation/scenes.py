@@ -8,7 +8,7 @@ split's of `open_digits`, which no other split shows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from PIL import Image
 from s3_jax.data.randomness import generator
 from s3_jax.data.sources import ImageSource, open_digits
 from s3_jax.errors import S3Error
-from s3_jax.segmentation.class_table import ClassTable
+from s3_jax.segmentation.class_table import ClassTable, OpenedMasks
 
 SPLITS = ("train", "holdout", "test")
 CLASS_NAMES = ("background", *(str(digit) for digit in range(10)))
@@ -109,15 +109,6 @@ class DigitScenes:
         return generator(self.seed, use, 1 + SPLITS.index(self.split), index)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OpenedScenes:
-    """The splits of the digit scenes, their classes and their name."""
-
-    name: str
-    table: ClassTable
-    splits: Mapping[str, DigitScenes]
-
-
 def open_scenes(
     splits: Sequence[str],
     *,
@@ -126,7 +117,7 @@ def open_scenes(
     train_count: int = 3000,
     holdout_count: int = 500,
     test_count: int = 500,
-) -> OpenedScenes:
+) -> OpenedMasks:
     """Scenes of `size` x `size` pixels with 1 to 4 digits, each a quarter to half as high, but 8 at least.
 
     Splits are "train", "holdout" and "test"; no two share handwriting: test scenes show the 359 digits of the test
@@ -141,7 +132,7 @@ def open_scenes(
     counts = {"train": train_count, "holdout": holdout_count, "test": test_count}
     handwriting = _handwriting()
     opened = {split: DigitScenes(*handwriting[split], counts[split], size, seed, split) for split in splits}
-    return OpenedScenes("digit scenes", ClassTable(CLASS_NAMES), opened)
+    return OpenedMasks("digit scenes", ClassTable(CLASS_NAMES), opened)
 
 
 def _handwriting() -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -15,7 +15,7 @@ from jax import Array
 
 from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
-from s3_jax.data.stream import Splits, Subset, nothing
+from s3_jax.data.splits import Splits, Subset, nothing
 from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
 from s3_jax.models.isotropic import IsotropicArchitecture
@@ -36,7 +36,7 @@ from s3_jax.segmentation.resizing import resized
 from s3_jax.segmentation.standalone import SegmentationSpec, begin_with
 from s3_jax.segmentation.upernet import UperNet, slice_upernet
 from s3_jax.space import Architecture, SearchSpace
-from s3_jax.task import Line, Metrics, Task, Terms
+from s3_jax.task import Line, Metrics, Task, Terms, check_finite
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,11 +139,7 @@ class Segmentation(Task):
 
     def lines(self, subset: Subset, rows: Sequence[int], predicted: dict[str, np.ndarray]) -> list[Line]:
         """Number of each image, and its counts of pixels. Raises S3Error where logits are not finite."""
-        if not predicted["finite"].all():
-            raise S3Error(
-                f"the network's answers to {int((~predicted['finite']).sum())} of {len(rows)} images are not finite: "
-                "its weights are far too large, or its preprocessing (mean, std) is none"
-            )
+        check_finite(predicted["finite"])
         each = zip(rows, predicted["classes"], predicted["label"], strict=True)
         count = len(self.class_names)
         return [
@@ -201,6 +197,11 @@ def of_classes(config: SegmentationConfig, class_names: Sequence[str]) -> Segmen
 
 def open_task(config: SegmentationConfig) -> Segmentation:
     """Segmentation of a configuration's images. Raises S3Error where they do not fit."""
+    if config.train.init_from:
+        raise S3Error(
+            "config.train.init_from: supernets of segmentation begin at random; leave it out, or train one network, "
+            "that of config.backbone.model"
+        )
     if config.train.batch_size == 1 or config.retrain.train.batch_size == 1:
         logging.warning(
             "in batches of one image, batch normalisation of the pyramid's 1 x 1 map sees one value, which leaves its "

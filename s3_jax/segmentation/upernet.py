@@ -6,6 +6,7 @@ a subnet's channels beyond its own are zero.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -88,13 +89,8 @@ class UperNet(nnx.Module):
     ) -> None:
         self.backbone = S3Transformer(
             structure,
-            image_size=model.image_size,
-            patch_size=model.patch_size,
+            **dataclasses.asdict(model),  # its fields are settings of transformers
             num_classes=0,
-            dtype=model.dtype,
-            kernel_std=model.kernel_std,
-            remat=model.remat,
-            every_width=model.every_width,
             output_norms=True,
             batch_axis=batch_axis,
             platform=platform,

@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 
 from s3_jax.cost import Evaluated
-from s3_jax.data.stream import Examples, Subset, eval_batches, eval_plan
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Examples, eval_batches, eval_plan
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.models.families import Structure
 from s3_jax.paths import AnyPath
+from s3_jax.progress import Advance
 from s3_jax.space import Architecture, SearchSpace
-from s3_jax.task import Line, Metrics, Task, Variables
-from s3_jax.training.devices import gathered, put_batch, put_replicated
+from s3_jax.task import Line, Metrics, Task, Variables, variables_of
+from s3_jax.training.devices import gathered, make_mesh, put_batch, put_replicated
 from s3_jax.training.networks import Trained, define, fixed_subnets
 from s3_jax.training.programs import evaluation_of
 from s3_jax.training.records import JsonLines, read_json_lines, whole_lines
@@ -87,6 +90,39 @@ def lines_of(task: Task, subset: Subset, predict: Callable[[Batch], Any], batche
     while waiting:
         take()
     return lines
+
+
+def lines_of_network(
+    task: Task,
+    network: Any,
+    examples: Examples,
+    *,
+    batch_size: int,
+    skip_bad: bool,
+    num_workers: int,
+    progress: Advance,
+) -> list[Line]:
+    """The task's record of every example that counts, as a network by itself has it, on all devices.
+
+    progress: as `progress.progress_bar` yields it. Raises S3Error where there is none.
+    """
+    mesh = make_mesh()
+    step = evaluation_of(task, nnx.split(network)[0], mesh)
+    variables, size = put_replicated(mesh, variables_of(network)), -(-batch_size // mesh.size) * mesh.size
+    batches = placed_batches(examples, mesh, size, num_workers=num_workers, skip_bad=skip_bad)
+    lines = lines_of(task, examples.subset, lambda batch: step(variables, batch, None), _counted(batches, progress))
+    if not lines:
+        raise S3Error("there is no readable image to evaluate on")
+    return lines
+
+
+def _counted(batches: Iterable[Placed], progress: Advance) -> Iterator[Placed]:
+    """The same batches; tells how many images they had so far."""
+    images = 0
+    for placed in batches:
+        yield placed
+        images += int(placed.batch["weight"].sum())
+        progress(images, "")
 
 
 def metrics_of(task: Task, lines: list[Line]) -> Metrics:

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from s3_jax.config import TrainConfig
-from s3_jax.data.stream import Batch, Subset, train_batches
+from s3_jax.data.splits import Subset
+from s3_jax.data.stream import Batch, train_batches
 from s3_jax.models.families import Structure
 from s3_jax.progress import say
 from s3_jax.space import Architecture, SearchSpace, sample

@@ -12,8 +12,9 @@ import jax
 from rich.console import Console
 
 from s3_jax.buckets import BucketPath
-from s3_jax.config import Config, to_mapping
+from s3_jax.config import Config
 from s3_jax.errors import S3Error
+from s3_jax.mapping import to_mapping
 from s3_jax.paths import AnyPath, printable
 from s3_jax.task import Task
 from s3_jax.training.clock import Clock
