@@ -98,7 +98,7 @@ def et_error(errors: Iterable[float], top_k: int) -> ETError:
     return ETError(float(expected[0]), float(top_tier[0]), len(ascending), min(top_k, len(ascending)))
 
 
-def measure(
+def measure_space(
     space: SearchSpace, evaluated: Sequence[Evaluated], *, top_k: int, budget: Budget = Budget()
 ) -> SpaceMeasure:
     """E-T Error of a space from architectures sampled uniformly from it, of which those under the budget count.
@@ -127,10 +127,10 @@ def resample(
     num_resamples: int,
     seed: int | Sequence[int],
 ) -> dict[tuple[int, str], np.ndarray]:
-    """Bootstrap of `measure`: E-T Errors of the choices when the samples are drawn anew with replacement.
+    """Bootstrap of `measure_space`: E-T Errors of the choices when the samples are drawn anew with replacement.
 
     Returns for every (stage, dimension) an array (num_resamples, choices) in percent, NaN where a resample has no
-    architecture of one of the sets behind a choice. Raises S3Error as `measure` does.
+    architecture of one of the sets behind a choice. Raises S3Error as `measure_space` does.
     """
     samples = _Samples.of(_admitted(space, evaluated, budget))
     size = len(samples.errors)
@@ -146,7 +146,7 @@ def resample(
 
 
 def check_sampled(space: SearchSpace, architectures: Sequence[Architecture]) -> None:
-    """Raises S3Error where these samples leave a choice of the space without any, so that `measure` would refuse them.
+    """Raises S3Error where these samples leave a choice without any, so that `measure_space` would refuse them.
 
     It needs no errors, so it can be asked before anything is trained.
     """

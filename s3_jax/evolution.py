@@ -16,7 +16,7 @@ import numpy as np
 
 from s3_jax.cost import Budget, Evaluated
 from s3_jax.errors import S3Error
-from s3_jax.et_error import DimensionMeasure, SpaceMeasure, measure, resample
+from s3_jax.et_error import DimensionMeasure, SpaceMeasure, measure_space, resample
 from s3_jax.limits import Count, Limit, Positive, check_fields, number, one_of, whole
 from s3_jax.space import HEAD_DIM, Choice, SearchSpace, StageSpace
 
@@ -127,13 +127,13 @@ def evolve(
 
     map_sizes: side of each stage's token map. Windows of the space and of the samples that reach over it are merged.
     seed: of the bootstrap. record_only: do not refuse a next space over max_space_size, as it will not be built.
-    Raises S3Error as `measure` does, and for a next space over max_space_size.
+    Raises S3Error as `measure_space` does, and for a next space over max_space_size.
     """
     if len(map_sizes) != len(space.stages):
         raise S3Error(f"{len(map_sizes)} map sizes for {len(space.stages)} stages; give the side of every stage's map")
     merged, merge_notes = merge_windows(space, map_sizes)
     samples = [dataclasses.replace(e, architecture=e.architecture.clamped(map_sizes)) for e in evaluated]
-    measured = measure(merged, samples, top_k=config.top_k, budget=config.budget)
+    measured = measure_space(merged, samples, top_k=config.top_k, budget=config.budget)
     resampled = resample(
         merged, samples, top_k=config.top_k, budget=config.budget, num_resamples=config.num_bootstrap, seed=seed
     )

@@ -22,7 +22,7 @@ from s3_jax.classification.task import of_classes
 from s3_jax.config import config_of
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
-from s3_jax.profiling.benchmark import WHAT, Bench, measure
+from s3_jax.profiling.benchmark import WHAT, Bench, figures_of
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
 from s3_jax.training.records import environment
 
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         config = config_of(settings)
         task = of_classes(config.model, tuple(map(str, range(_CLASSES.value))))
         bench = Bench(config, task, _BATCH.value, _REPEATS.value, chosen)
-        figures = measure(bench, _WHAT.value)
+        figures = figures_of(bench, _WHAT.value)
     except S3Error as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2

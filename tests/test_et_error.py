@@ -7,7 +7,7 @@ import pytest
 
 from s3_jax.cost import Budget, Cost, Evaluated
 from s3_jax.errors import S3Error
-from s3_jax.et_error import SpaceMeasure, et_error, measure, resample
+from s3_jax.et_error import SpaceMeasure, et_error, measure_space, resample
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, sample
 
 SPACE = SearchSpace((StageSpace((1, 2), (32, 64), (2, 4), (1.0,), (32,)),))
@@ -44,7 +44,7 @@ def test_top_k_is_clipped_to_the_number_of_samples() -> None:
 
 
 def test_the_space_and_every_choice_worked_out_by_hand() -> None:
-    measured = measure(SPACE, SIX, top_k=1)
+    measured = measure_space(SPACE, SIX, top_k=1)
     # Whole space: Q_e = (30 + 20 + 10 + 14 + 26 + 8) / 6 = 108 / 6 = 18; Q_t = 8; Q = 13.
     assert measured.space.to_json() == {
         "expected": 18.0,
@@ -81,42 +81,42 @@ def test_every_dimension_of_every_stage_is_measured_in_order() -> None:
     space = SearchSpace(SPACE.stages * 2)
     rng = np.random.default_rng(0)
     samples = [Evaluated(sample(space, rng), Cost(1, 1), float(rng.uniform(0, 100))) for _ in range(200)]
-    names = [(d.stage, d.dimension) for d in measure(space, samples, top_k=5).dimensions]
+    names = [(d.stage, d.dimension) for d in measure_space(space, samples, top_k=5).dimensions]
     dimensions = ["depth", "embed_dim", "window", "mlp_ratio", "qkv_dim"]
     assert names == [(stage, name) for stage in (0, 1) for name in dimensions]
 
 
 def test_the_order_of_the_samples_does_not_matter() -> None:
-    forward, backward = (measure(SPACE, samples, top_k=2) for samples in (SIX, SIX[::-1]))
+    forward, backward = (measure_space(SPACE, samples, top_k=2) for samples in (SIX, SIX[::-1]))
     assert (forward.space, forward.dimensions) == (backward.space, backward.dimensions)
 
 
 def test_a_repeated_sample_counts_twice() -> None:
-    assert measure(SPACE, [*SIX, SIX[0]], top_k=1).space.expected == pytest.approx((108 + 30) / 7)
+    assert measure_space(SPACE, [*SIX, SIX[0]], top_k=1).space.expected == pytest.approx((108 + 30) / 7)
 
 
 def test_fewer_samples_than_top_k_are_noted_where_it_happens() -> None:
-    measured = measure(SPACE, SIX, top_k=3)
+    measured = measure_space(SPACE, SIX, top_k=3)
     # Sets: space 6; depth 2 and 4; width 3 and 3; window 3 and 2 a block; the single choices 6 and 4.
     assert of(measured, "depth")["top_tier"] == [25.0, pytest.approx((8 + 10 + 14) / 3)]
     assert [note.split(",")[0] for note in measured.notes] == [
         "stage 1 depth: only 2 samples for top_k = 3",
         "stage 1 window: only 2 samples for top_k = 3",
     ]
-    assert measure(SPACE, SIX, top_k=50).notes[0].startswith("the space: only 6 samples for top_k = 50, clipped")
+    assert measure_space(SPACE, SIX, top_k=50).notes[0].startswith("the space: only 6 samples for top_k = 50, clipped")
 
 
 def test_the_budget_keeps_only_samples_strictly_below_it() -> None:
-    measured = measure(SPACE, SIX, top_k=1, budget=Budget(max_params=6))
+    measured = measure_space(SPACE, SIX, top_k=1, budget=Budget(max_params=6))
     # The sixth, of 6 parameters, is left out: Q_e = 100 / 5 = 20, Q_t = 10.
     assert (measured.space.expected, measured.space.top_tier, measured.space.num_samples) == (20.0, 10.0, 5)
     assert measured.sampled_errors == (30.0, 20.0, 10.0, 14.0, 26.0)
     assert measured.notes == ("1 of 6 samples are not under 6 parameters and left out",)
     with pytest.raises(S3Error, match="0 of 6 samples under 1 parameters; raise the budget, or sample within it"):
-        measure(SPACE, SIX, top_k=1, budget=Budget(max_params=1))
+        measure_space(SPACE, SIX, top_k=1, budget=Budget(max_params=1))
 
 
-@pytest.mark.parametrize("call", [measure, lambda *args, **kw: resample(*args, **kw, num_resamples=2, seed=0)])
+@pytest.mark.parametrize("call", [measure_space, lambda *args, **kw: resample(*args, **kw, num_resamples=2, seed=0)])
 def test_a_choice_that_no_sample_has_is_an_error(call: Callable) -> None:
     space = SPACE.replace(0, "embed_dim", (32, 64, 96))
     message = "stage 1 embed_dim: none of the 6 sampled architectures has embed_dim = 96"
@@ -129,7 +129,7 @@ def test_a_choice_that_no_sample_has_is_an_error(call: Callable) -> None:
 def test_a_block_at_which_a_choice_is_missing_is_left_out_for_all_choices() -> None:
     # Without the two samples that have window 2 in block 2, only block 1 can compare the windows:
     # 2 in 30, 14 -> Q_e 22, Q_t 14, Q 18; 4 in 20, 8 -> Q_e 14, Q_t 8, Q 11.
-    measured = measure(SPACE, [SIX[0], SIX[1], SIX[3], SIX[5]], top_k=1)
+    measured = measure_space(SPACE, [SIX[0], SIX[1], SIX[3], SIX[5]], top_k=1)
     assert of(measured, "window")["et_errors"] == [18.0, 11.0]
     assert measured.notes == ("stage 1 window: block 2 left out of the mean, as not every choice is sampled there",)
 
@@ -137,17 +137,17 @@ def test_a_block_at_which_a_choice_is_missing_is_left_out_for_all_choices() -> N
 def test_windows_that_no_block_can_compare_are_an_error() -> None:
     samples = [evaluated(32, (2,), 30.0), evaluated(64, (2, 4), 20.0)]
     with pytest.raises(S3Error, match=r"stage 1 window: none of the 2 .* every choice in one and the same block"):
-        measure(SPACE, samples, top_k=1)
+        measure_space(SPACE, samples, top_k=1)
 
 
 def test_samples_of_another_space_are_refused() -> None:
     with pytest.raises(S3Error, match="not of this space"):
-        measure(SPACE, [*SIX, evaluated(96, (2,), 1.0)], top_k=1)
+        measure_space(SPACE, [*SIX, evaluated(96, (2,), 1.0)], top_k=1)
 
 
 def test_nothing_to_measure_is_an_error() -> None:
     with pytest.raises(S3Error, match="no architectures at all"):
-        measure(SPACE, [], top_k=1)
+        measure_space(SPACE, [], top_k=1)
     with pytest.raises(S3Error, match="top_k = 0"):
         et_error([1.0], 0)
 
@@ -160,7 +160,7 @@ def test_a_resample_equals_the_measure_of_the_repeated_samples() -> None:
     ascending = sorted(samples, key=lambda one: one.error)
     for row, counts in enumerate(np.random.default_rng(11).multinomial(60, [1 / 60] * 60, 5)):
         copies = [one for one, count in zip(ascending, counts, strict=True) for _ in range(count)]
-        for dimension in measure(SPACE, copies, top_k=7).dimensions:
+        for dimension in measure_space(SPACE, copies, top_k=7).dimensions:
             found = resampled[dimension.stage, dimension.dimension][row]
             assert found == pytest.approx(dimension.et_errors, rel=1e-12)
 

@@ -29,7 +29,8 @@ from s3_jax.report.figures import (
     loss_panels,
     search_figure,
 )
-from s3_jax.report.records import Run, read_run
+from s3_jax.report.names import Names
+from s3_jax.report.records import RunRecord, read_run
 from s3_jax.space import SearchSpace, StageSpace
 
 ROWS = tuple(text.DIMENSION_LABELS)
@@ -43,12 +44,12 @@ EXTREME = SearchSpace(
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunRecord:
     write_run(tmp_path)
     return read_run(tmp_path)
 
 
-def draw_choices(run: Run, stages: tuple[int, ...] = (0, 1, 2, 3), *, least: float = 2.2) -> Figure:
+def draw_choices(run: RunRecord, stages: tuple[int, ...] = (0, 1, 2, 3), *, least: float = 2.2) -> Figure:
     with theme.applied():
         return choices_figure(run.spaces, stages, panel_width=fitting_panel_width(least, len(run.spaces)))
 
@@ -90,7 +91,7 @@ def cut(figure: Figure) -> list[str]:
     ]
 
 
-def test_every_choice_of_every_space_is_a_dot_in_its_panel(run: Run) -> None:
+def test_every_choice_of_every_space_is_a_dot_in_its_panel(run: RunRecord) -> None:
     panels = draw_choices(run).axes
     assert len(panels) == 5 * 4
     for number, axes in enumerate(panels):
@@ -105,13 +106,13 @@ def test_every_choice_of_every_space_is_a_dot_in_its_panel(run: Run) -> None:
     assert [label.get_text() for label in panels[-1].get_xticklabels()] == ["A", "B", "C"]
 
 
-def test_axes_do_not_depend_on_the_stages_that_are_drawn(run: Run) -> None:
+def test_axes_do_not_depend_on_the_stages_that_are_drawn(run: RunRecord) -> None:
     whole, part = draw_choices(run).axes, draw_choices(run, (1, 2)).axes
     assert [axes.get_ylim() for axes in whole[::4]] == [axes.get_ylim() for axes in part[::2]]
     assert dots(part[0]) == dots(whole[1])
 
 
-def test_slopes_stand_between_spaces_and_noise_is_marked(run: Run) -> None:
+def test_slopes_stand_between_spaces_and_noise_is_marked(run: RunRecord) -> None:
     seen = set()
     for number, axes in enumerate(draw_choices(run).axes):
         for k in range(2):
@@ -131,16 +132,16 @@ def test_slopes_stand_between_spaces_and_noise_is_marked(run: Run) -> None:
     assert seen == {True, False}
 
 
-def test_the_range_between_two_spaces_joins_their_ends(run: Run) -> None:
+def test_the_range_between_two_spaces_joins_their_ends(run: RunRecord) -> None:
     axes = draw_choices(run).axes[2]
     depths = [space.space.stages[2].depth for space in run.spaces]
     ends = {tuple(line.get_ydata()) for line in bands(axes)}
     assert ends == {(depths[k][end], depths[k + 1][end]) for k in range(2) for end in (0, -1)}
 
 
-def test_error_distributions_are_those_of_the_sampled_errors(run: Run) -> None:
+def test_error_distributions_are_those_of_the_sampled_errors(run: RunRecord) -> None:
     with theme.applied():
-        figure = error_distribution_figure(run.spaces)
+        figure = error_distribution_figure(run.spaces, Names())
     assert len(figure.axes[0].lines) == 3
     for line, space in zip(figure.axes[0].lines, run.spaces, strict=True):
         errors, shares = (np.asarray(values) for values in line.get_data())
@@ -158,9 +159,9 @@ def test_error_distributions_are_those_of_the_sampled_errors(run: Run) -> None:
     assert len({str(theme.space_line(k)) for k in range(3)}) == 3
 
 
-def test_a_search_is_drawn_with_every_error_in_its_order_and_the_best_so_far(run: Run) -> None:
+def test_a_search_is_drawn_with_every_error_in_its_order_and_the_best_so_far(run: RunRecord) -> None:
     with theme.applied():
-        axes = search_figure(run.spaces).axes[0]
+        axes = search_figure(run.spaces, Names()).axes[0]
     assert len(axes.lines) == 2 * len(run.spaces)
     for space, dots_of, best in zip(run.spaces, axes.lines[::2], axes.lines[1::2], strict=True):
         errors = list(space.searched_errors)
@@ -187,7 +188,7 @@ def test_losses_are_grouped_by_phase_and_the_last_of_a_step_counts() -> None:
     assert list(panels["Loss of single networks"]) == ["retrain/best_A"]
 
 
-def test_loss_curves_have_their_spaces_colours_and_keep_their_mean_when_thinned(run: Run) -> None:
+def test_loss_curves_have_their_spaces_colours_and_keep_their_mean_when_thinned(run: RunRecord) -> None:
     steps = np.arange(1, 100_001)
     losses = 2.0 + np.sin(steps / 5000)
     panels = {"Loss of supernets": {"space_1": (steps, losses)}, "Other": {"x/y": (steps[:1], losses[:1])}}
@@ -212,13 +213,13 @@ def test_no_labels_overlap_or_are_cut(
 ) -> None:
     write_run(tmp_path, space=space, num_spaces=num_spaces, num_samples=num_samples)
     run = read_run(tmp_path)
-    stages = tuple(range(len(run.spaces[0].space.stages)))
+    stages, names = tuple(range(len(run.spaces[0].space.stages))), Names()
     with theme.applied():
         figures = [
             draw_choices(run, stages),
             draw_choices(run, stages[:2], least=1.75),
-            *(error_distribution_figure(run.spaces, width=width) for width in (7.0, 4.5)),
-            *(search_figure(run.spaces, width=width) for width in (7.0, 4.5)),
+            *(error_distribution_figure(run.spaces, names, width=width) for width in (7.0, 4.5)),
+            *(search_figure(run.spaces, names, width=width) for width in (7.0, 4.5)),
             loss_figure(loss_panels(run.metrics), run.spaces, columns=2),
         ]
         for figure in figures:
@@ -226,7 +227,7 @@ def test_no_labels_overlap_or_are_cut(
             assert cut(figure) == []
 
 
-def test_pngs_are_pictures_on_white_and_alike_every_time(run: Run) -> None:
+def test_pngs_are_pictures_on_white_and_alike_every_time(run: RunRecord) -> None:
     first, second = (theme.png(draw_choices(run)) for _ in range(2))
     assert first == second
     image = Image.open(io.BytesIO(first)).convert("RGB")
@@ -240,7 +241,7 @@ def test_pngs_are_pictures_on_white_and_alike_every_time(run: Run) -> None:
         assert shares[red, green, blue] > 1e-4
 
 
-def test_svgs_follow_the_page_in_colour_and_font_and_keep_to_themselves(run: Run) -> None:
+def test_svgs_follow_the_page_in_colour_and_font_and_keep_to_themselves(run: RunRecord) -> None:
     with theme.applied():
         drawn = theme.svg(draw_choices(run), "first", 'a "figure" & more')
     assert drawn.startswith("<svg ")
@@ -254,7 +255,7 @@ def test_svgs_follow_the_page_in_colour_and_font_and_keep_to_themselves(run: Run
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', drawn)) <= set(re.findall(r'\bid="([^"]*)"', drawn))
 
 
-def test_the_users_own_settings_of_matplotlib_have_no_part(run: Run) -> None:
+def test_the_users_own_settings_of_matplotlib_have_no_part(run: RunRecord) -> None:
     usual = theme.png(draw_choices(run))
     with matplotlib.rc_context({"lines.linewidth": 9, "axes.grid": True, "font.size": 30, "text.usetex": True}):
         before = dict(matplotlib.rcParams)

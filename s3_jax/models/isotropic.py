@@ -15,7 +15,8 @@ from jax import Array
 
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
-from s3_jax.models.layers import LayerNorm, Linear, Mlp, drop_path, layer_norm, linear, mlp, patch_embed, product
+from s3_jax.models.block import residual_block
+from s3_jax.models.layers import LayerNorm, Linear, Mlp, layer_norm, linear, mlp, patch_embed, product
 from s3_jax.models.layers import truncated_normal as draw
 
 EPSILON = 1e-6  # of its layer norms
@@ -158,10 +159,15 @@ class IsotropicTransformer(nnx.Module):
 def run_block(
     block: IsotropicBlock, x: Array, rate: Array, key: Array | None, *, batch_axis: str | None = None
 ) -> Array:
-    """One block, (B, N, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
-    first, second = (None, None) if key is None else jax.random.split(key)
-    x = x + drop_path(attention(block.attention, layer_norm(block.norm1, x, epsilon=EPSILON)), rate, first, batch_axis)
-    return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x, epsilon=EPSILON)), rate, second, batch_axis)
+    """A block of a plain transformer, (B, N, C) to the same."""
+    return residual_block(
+        lambda x: attention(block.attention, layer_norm(block.norm1, x, epsilon=EPSILON)),
+        lambda x: mlp(block.mlp, layer_norm(block.norm2, x, epsilon=EPSILON)),
+        x,
+        rate,
+        key,
+        batch_axis,
+    )
 
 
 def attention(weights: IsotropicAttention, x: Array) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from s3_jax.models.attention import Shifted, Windows, attend_within, project_heads, project_qkv, windows_of_block
+from s3_jax.models.block import residual_block
 from s3_jax.models.heads import Execution, OverHeads
 from s3_jax.models.layers import (
     Count,
@@ -24,7 +25,6 @@ from s3_jax.models.layers import (
     Linear,
     active_mask,
     contract,
-    drop_path,
     expand,
     layer_norm,
     masked,
@@ -77,7 +77,7 @@ def run_subnet_stage(
     parts = block_parts(space, x.shape[1:3], limit, every_width, execution)
     keys = None if key is None else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(depth))
     turns = jax.tree.map(jnp.asarray, (blocks, block_masks(mask, space, every_width), rates, keys))
-    run = partial(_run_block, parts, mask.embed_dim, batch_axis)
+    run = partial(_run_picked_block, parts, mask.embed_dim, batch_axis)
     if not execution.unrolled:
         return jax.lax.scan(lambda x, turn: (run(x, turn, turn[1].shifted), None), x, turns)[0]
     for index in range(depth):
@@ -119,7 +119,7 @@ def _widths(space: StageSpace, every_width: bool) -> tuple[int, ...]:
     return space.embed_dim if every_width else space.embed_dim[-1:]
 
 
-def _run_block(
+def _run_picked_block(
     parts: BlockParts,
     dim: Count,
     batch_axis: str | None,
@@ -127,17 +127,24 @@ def _run_block(
     turn: tuple[Any, BlockMask, Array, Array | None],
     shifted: Shifted,
 ) -> Array:
-    """One block, attention and MLP, each with residual and drop path: (B, H, W, C) to the same."""
+    """A supernet's block, (B, H, W, C) to the same, in the variants that the mask picks."""
     block, mask, rate, key = turn
-    first, second = (None, None) if key is None else jax.random.split(key)
     weights, width = block.attention, mask.width_variant
     attend = parts.attention[shifted if isinstance(shifted, bool) else True]
-    qkv = parts.qkv((block.norm1, weights.qkv.kernel[...], x), dim, width)
-    inputs = (weights.qkv.bias[...], weights.bias_table[...], qkv)
-    attended = attend(inputs, (mask.heads, shifted), mask.window_variant)
-    x = x + drop_path(parts.projection((weights.proj, attended), dim, width), rate, first, batch_axis)
-    units = parts.hidden((block.norm2, block.mlp.fc1, x), dim, width)
-    return x + drop_path(parts.output((block.mlp.fc2, units), (dim, mask.hidden), width), rate, second, batch_axis)
+
+    def attention(x: Array) -> Array:
+        """Norm, and attention of the heads that are active."""
+        qkv = parts.qkv((block.norm1, weights.qkv.kernel[...], x), dim, width)
+        inputs = (weights.qkv.bias[...], weights.bias_table[...], qkv)
+        attended = attend(inputs, (mask.heads, shifted), mask.window_variant)
+        return parts.projection((weights.proj, attended), dim, width)
+
+    def mlp(x: Array) -> Array:
+        """Norm, and the MLP with the units that are active."""
+        units = parts.hidden((block.norm2, block.mlp.fc1, x), dim, width)
+        return parts.output((block.mlp.fc2, units), (dim, mask.hidden), width)
+
+    return residual_block(attention, mlp, x, rate, key, batch_axis)
 
 
 def _qkv_of(inputs: tuple[LayerNorm, Array, Array], active: Count, *, dim: int) -> Array:

@@ -19,6 +19,7 @@ from jax import Array
 
 from s3_jax.errors import S3Error
 from s3_jax.models.attention import Windows, window_attention, windows_of_block
+from s3_jax.models.block import residual_block
 from s3_jax.models.heads import OverHeads, execution_on
 from s3_jax.models.layers import (
     Attention,
@@ -27,7 +28,6 @@ from s3_jax.models.layers import (
     Linear,
     Mlp,
     active_mask,
-    drop_path,
     layer_norm,
     linear,
     masked,
@@ -38,24 +38,23 @@ from s3_jax.models.layers import (
 )
 from s3_jax.models.subnet import SubnetMask, drop_path_rates, subnet_mask
 from s3_jax.models.supernet import run_subnet_stage
-from s3_jax.space import Architecture, SearchSpace, hidden_dim, largest, map_sizes
-from s3_jax.space import Block as BlockChoice
+from s3_jax.space import Architecture, Block, SearchSpace, hidden_dim, largest, map_sizes
 
 
-class Block(nnx.Module):
+class TransformerBlock(nnx.Module):
     """Weights of a pre-norm transformer block; the supernet's have a leading depth axis."""
 
-    def __init__(self, dim: int, choice: BlockChoice, *, std: float, rngs: nnx.Rngs) -> None:
+    def __init__(self, dim: int, choice: Block, *, std: float, rngs: nnx.Rngs) -> None:
         self.norm1 = LayerNorm((dim,))
         self.attention = Attention(dim, choice.heads, choice.window, std=std, rngs=rngs)
         self.norm2 = LayerNorm((dim,))
         self.mlp = Mlp(dim, hidden_dim(dim, choice.mlp_ratio), std=std, rngs=rngs)
 
 
-class Stage(nnx.Module):
+class TransformerStage(nnx.Module):
     """Weights of the blocks of one stage: a list, or in a supernet one stacked block."""
 
-    def __init__(self, blocks: list[Block], *, stacked: bool) -> None:
+    def __init__(self, blocks: list[TransformerBlock], *, stacked: bool) -> None:
         self.blocks: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks) if stacked else nnx.List(blocks)
 
 
@@ -109,8 +108,8 @@ class S3Transformer(nnx.Module):
         self.patch_norm = LayerNorm((dims[0],))
         stages = []
         for dim, stage in zip(dims, self.architecture.stages, strict=True):
-            blocks = [Block(dim, choice, std=kernel_std, rngs=rngs) for choice in stage.blocks]
-            stages.append(Stage(blocks, stacked=self.space is not None))
+            blocks = [TransformerBlock(dim, choice, std=kernel_std, rngs=rngs) for choice in stage.blocks]
+            stages.append(TransformerStage(blocks, stacked=self.space is not None))
         self.stages = nnx.List(stages)
         self.merges = nnx.List([PatchMerging(dim, out, std=kernel_std, rngs=rngs) for dim, out in pairwise(dims)])
         if num_classes:
@@ -189,7 +188,14 @@ class S3Transformer(nnx.Module):
         return jnp.split(rates, np.cumsum(depths)[:-1].tolist())
 
     def _run_stage(
-        self, i: int, stage: Stage, x: Array, subnet: SubnetMask | None, rates: Array, key: Array | None, dense: bool
+        self,
+        i: int,
+        stage: TransformerStage,
+        x: Array,
+        subnet: SubnetMask | None,
+        rates: Array,
+        key: Array | None,
+        dense: bool,
     ) -> Array:
         limit = None if dense else min(x.shape[1:3])
         if self.space is not None and subnet is not None:
@@ -206,7 +212,7 @@ class S3Transformer(nnx.Module):
 
 
 def run_block(
-    block: Block,
+    block: TransformerBlock,
     x: Array,
     *,
     windows: Windows,
@@ -215,11 +221,15 @@ def run_block(
     key: Array | None,
     batch_axis: str | None = None,
 ) -> Array:
-    """One block, (B, H, W, C) to the same: pre-norm attention and pre-norm MLP, each with residual and drop path."""
-    first, second = (None, None) if key is None else jax.random.split(key)
-    attended = window_attention(block.attention, layer_norm(block.norm1, x), windows, over_heads)
-    x = x + drop_path(attended, rate, first, batch_axis)
-    return x + drop_path(mlp(block.mlp, layer_norm(block.norm2, x)), rate, second, batch_axis)
+    """A network's block, (B, H, W, C) to the same, with all of its weights."""
+    return residual_block(
+        lambda x: window_attention(block.attention, layer_norm(block.norm1, x), windows, over_heads),
+        lambda x: mlp(block.mlp, layer_norm(block.norm2, x)),
+        x,
+        rate,
+        key,
+        batch_axis,
+    )
 
 
 def patch_merging(merge: PatchMerging, x: Array, inputs: Count = None, outputs: Count = None) -> Array:

@@ -48,7 +48,7 @@ class ClassifierSpec(Spec):
         """A network's weights under timm's names."""
         return to_state_dict(network)
 
-    def load(self, network: AnyNetwork, tensors: StateDict) -> None:
+    def set_weights(self, network: AnyNetwork, tensors: StateDict) -> None:
         """Give a network such weights, in place. Raises S3Error where they are not its own."""
         load_weights(network, tensors, resize=False, reset_head=False)
 

@@ -16,17 +16,17 @@ from typing import Any, ClassVar, Self
 
 from flax import nnx
 
-from s3_jax.config import Config, room_of
+from s3_jax.config import room_of
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
 from s3_jax.models.families import AnyArchitecture, architecture_from_json, family_of
 from s3_jax.networks.convert import check_finite
 from s3_jax.networks.files import StateDict, read_state_dict, write_safetensors
-from s3_jax.paths import AnyPath, printable, read_user_json
-from s3_jax.writing import sealed, unsealed, write_whole
+from s3_jax.networks.record import RECORD, VERSION, read_record, task_of
+from s3_jax.paths import AnyPath, printable
+from s3_jax.writing import sealed, write_whole
 
-RECORD, WEIGHTS, CARD = "architecture.json", "weights.safetensors", "README.md"
-VERSION = 1  # of the record
+WEIGHTS, CARD = "weights.safetensors", "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Spec(ABC):
         """A network's weights under the names that its folder has them by."""
 
     @abstractmethod
-    def load(self, network: Any, tensors: StateDict) -> None:
+    def set_weights(self, network: Any, tensors: StateDict) -> None:
         """Give a network such weights, in place. Raises S3Error where they are not its own."""
 
     @abstractmethod
@@ -124,13 +124,7 @@ class Spec(ABC):
 
 def spec_of(record: Any) -> Spec:
     """The specification of a record that `Spec.to_json` made, of the class of its task. Raises S3Error."""
-    if not isinstance(record, Mapping):
-        raise S3Error(f"not the record of a stand-alone network, but a {type(record).__name__}")
-    version, task = record.get("version", VERSION), record.get("task", Config.task)  # 0.1.0 wrote neither
-    if version != VERSION:
-        raise S3Error(f"not the record of a stand-alone network of this version: it is of version {version!r}")
-    if not isinstance(task, str):
-        raise S3Error(f"task = {task!r}: expected the name of a package")
+    task = task_of(record)
     find = getattr(room_of(task), "spec_class", None)
     if find is None:
         raise S3Error(f"the package of task {task} has no networks by themselves: it has no function spec_class")
@@ -172,13 +166,13 @@ def load(folder: AnyPath, *, dtype: str = "float32") -> Standalone:
     if not path.is_file():
         raise S3Error(f"{folder} holds no {RECORD}: it is not the folder of a network; extract_subnet.py writes such")
     try:
-        spec = spec_of(unsealed(read_user_json(path)))
+        spec = spec_of(read_record(folder))
         network = nnx.eval_shape(lambda: spec.build(dtype=dtype))
     except (ArithmeticError, MemoryError, S3Error, TypeError, ValueError) as error:
         raise S3Error(f"{path}: {error}") from error
     tensors = read_state_dict(folder / WEIGHTS)
     try:
-        spec.load(network, tensors)
+        spec.set_weights(network, tensors)
     except S3Error as error:
         raise S3Error(f"{folder / WEIGHTS}: {error}") from error
     return Standalone(network, spec)

@@ -190,7 +190,7 @@ def median_seconds(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def measure(bench: Bench, what: str) -> Figures:
+def figures_of(bench: Bench, what: str) -> Figures:
     """The figures of one of WHAT. Raises S3Error for another."""
     if what not in WHAT:
         raise S3Error(f"--what={what}: choose one of {', '.join(WHAT)}")

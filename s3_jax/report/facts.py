@@ -7,35 +7,36 @@ from typing import Any
 
 from s3_jax.report import text
 from s3_jax.report.markup import Markup, element, join, table
-from s3_jax.report.records import Run
+from s3_jax.report.names import Names, names_of
+from s3_jax.report.records import RunRecord
 
 _HELD_OUT = "E-T Error and search; then part of the retraining"
 _SERVED_FOR = {
     "train": ("Training images", "supernets and retraining"),
     "holdout": ("Hold-out images", "E-T Error and search"),
-    "test": ("Test images", "test accuracy, once for each network tested, at the end"),
+    "test": ("Test images", "test {score}, once for each network tested, at the end"),
 }
 
 
-def facts(run: Run) -> Markup:
+def facts(run: RunRecord) -> Markup:
     """Data, splits, training time, devices and versions as far as the files tell, as a list of names and values."""
     dataset = run.result.get("dataset") or {}
-    splits = dataset.get("splits") or {}
-    rows = [("Data", _dataset(dataset)), *(_split(role, splits) for role in splits)]
+    splits, names = dataset.get("splits") or {}, names_of(run.result)
+    rows = [("Data", _dataset(dataset)), *(_split(role, splits, names) for role in splits)]
     rows += [("Training time", _times(run)), *_surroundings(run.environment)]
     written = [join([element("dt", name), element("dd", value)]) for name, value in rows if value]
     pieces = [element("dl", join(written, "\n"), class_="rows")] if written else []
     seen = _seen_of_test(dataset)
     if seen:
         warning = (
-            f"E-T Error and search used {seen} test images (the paper's own protocol), so the test accuracies are not "
-            "those of images that the search has never seen."
+            f"E-T Error and search used {seen} test images (the paper's own protocol), so the test {names.scores} are "
+            "not those of images that the search has never seen."
         )
         pieces.append(element("p", warning, class_="status"))
     return join(pieces, "\n")
 
 
-def environment_section(run: Run) -> Markup:
+def environment_section(run: RunRecord) -> Markup:
     """All that environment.json and config.json say, folded."""
     pieces = []
     for title, headings, record in (
@@ -48,7 +49,7 @@ def environment_section(run: Run) -> Markup:
     return join(pieces, "\n")
 
 
-def training_seconds(run: Run) -> dict[str, float]:
+def training_seconds(run: RunRecord) -> dict[str, float]:
     """Phase -> seconds of its updates, from the lines of metrics.jsonl that give seconds_per_step."""
     seconds: dict[str, float] = {}
     before: dict[str, int] = {}
@@ -66,10 +67,11 @@ def _dataset(dataset: Mapping[str, Any]) -> str:
     return f"{called}, {classes} classes" if classes else str(called)
 
 
-def _split(role: str, splits: Mapping[str, Any]) -> tuple[str, str]:
+def _split(role: str, splits: Mapping[str, Any], names: Names) -> tuple[str, str]:
     """A split's label, and how many images of which split served for what; whatever else is known of it follows."""
     record = splits[role]
     label, purpose = _SERVED_FOR.get(role, (role.replace("_", " "), ""))
+    purpose = purpose.format(score=names.score)
     if role == "holdout" and record.get("split") == (splits.get("train") or {}).get("split"):
         purpose = _HELD_OUT
     images, whole = record.get("images"), record.get("of")
@@ -80,7 +82,7 @@ def _split(role: str, splits: Mapping[str, Any]) -> tuple[str, str]:
     return label, f"{count}{of} in {record.get('split', text.ABSENT)}{': ' if uses else ''}{uses}"
 
 
-def _times(run: Run) -> str:
+def _times(run: RunRecord) -> str:
     seconds = training_seconds(run)
     supernets = sum(value for phase, value in seconds.items() if phase.startswith("space_"))
     parts = [("supernets", supernets), ("retraining", sum(seconds.values()) - supernets)]

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from s3_jax.report import text, theme
+from s3_jax.report.names import Names
 from s3_jax.report.records import DimensionRecord, SpaceRecord
 
 Curve = tuple[np.ndarray, np.ndarray]  # updates (N,), losses (N,)
@@ -54,14 +55,14 @@ def fitting_panel_width(at_least: float, num_spaces: int) -> float:
     return max(at_least, _SLOPE_INCHES * num_spaces)
 
 
-def error_distribution_figure(spaces: Sequence[SpaceRecord], *, width: float = 7.0) -> Figure:
+def error_distribution_figure(spaces: Sequence[SpaceRecord], names: Names, *, width: float = 7.0) -> Figure:
     """Fig. 6: for each measured space the share of sampled architectures with at most that error. width: inches."""
     figure = Figure(figsize=(width, 3.3 + 0.19 * len(spaces)), layout="constrained")
     axes = figure.subplots()
     for space in spaces:
         if space.errors is not None and space.errors.sampled_errors:
             _draw_distribution(axes, space)
-    axes.set_xlabel("Top-1 error with inherited weights (%)")
+    axes.set_xlabel(names.error_axis)
     axes.set_ylabel("Architectures with at most this error (%)")
     axes.set_ylim(0, 102)
     axes.grid(True)
@@ -69,7 +70,7 @@ def error_distribution_figure(spaces: Sequence[SpaceRecord], *, width: float = 7
     return figure
 
 
-def search_figure(spaces: Sequence[SpaceRecord], *, width: float = 7.0) -> Figure:
+def search_figure(spaces: Sequence[SpaceRecord], names: Names, *, width: float = 7.0) -> Figure:
     """For each searched space the error of every architecture in the order of the search, and the best so far."""
     figure = Figure(figsize=(width, 3.3 + 0.19 * len(spaces)), layout="constrained")
     axes = figure.subplots()
@@ -77,7 +78,7 @@ def search_figure(spaces: Sequence[SpaceRecord], *, width: float = 7.0) -> Figur
         if space.searched_errors:
             _draw_search(axes, space)
     axes.set_xlabel("Architectures that the search has evaluated")
-    axes.set_ylabel("Top-1 error with inherited weights (%)")
+    axes.set_ylabel(names.error_axis)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(True)
     figure.legend(loc="outside upper left", handlelength=2.6, borderaxespad=0.2)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from s3_jax.report import text
 from s3_jax.report.facts import environment_section, facts
 from s3_jax.report.markup import Markup, bullets, element, join, safe
-from s3_jax.report.records import Run
+from s3_jax.report.names import names_of
+from s3_jax.report.records import RunRecord
 from s3_jax.report.result_section import result_section
 from s3_jax.report.slopes_section import slopes_section
 from s3_jax.report.stylesheet import stylesheet
@@ -18,7 +19,7 @@ _UNFOLDED_NOTES = 8  # of one space; more are folded
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(run: Run, figures: Mapping[str, Markup], files: Sequence[str]) -> str:
+def page(run: RunRecord, figures: Mapping[str, Markup], files: Sequence[str]) -> str:
     """The whole page as one self-contained HTML text.
 
     figures: name -> SVG elements, for wide and for narrow screens; files: names of the files that lie beside the page.
@@ -42,12 +43,12 @@ def page(run: Run, figures: Mapping[str, Markup], files: Sequence[str]) -> str:
     return f'<!DOCTYPE html>\n<html lang="en">\n{join(document, chr(10))}\n</html>\n'
 
 
-def _sections(run: Run, figures: Mapping[str, Markup]) -> list[tuple[str, str, Markup]]:
+def _sections(run: RunRecord, figures: Mapping[str, Markup]) -> list[tuple[str, str, Markup]]:
     """(id, title, content) of every section that has something to show."""
     sections = [
         ("result", "Result", result_section(run)),
         ("spaces", "Evolution of the space", _figure(figures, "space_choices", _choices_caption(run))),
-        ("quality", "Quality of the spaces", _figure(figures, "error_distribution", _DISTRIBUTION_CAPTION)),
+        ("quality", "Quality of the spaces", _figure(figures, "error_distribution", _distribution_caption(run))),
         ("search", "Search", _figure(figures, "search", _SEARCH_CAPTION)),
         ("training", "Training", _figure(figures, "training_loss", _LOSS_CAPTION)),
         ("notes", "Notes", _notes(run)),
@@ -57,7 +58,7 @@ def _sections(run: Run, figures: Mapping[str, Markup]) -> list[tuple[str, str, M
     return [section for section in sections if section[2]]
 
 
-def _header(run: Run) -> Markup:
+def _header(run: RunRecord) -> Markup:
     pieces: list[object] = [
         element("p", "Searching the Search Space of Vision Transformer", class_="eyebrow"),
         element("h1", _title(run)),
@@ -71,13 +72,13 @@ def _header(run: Run) -> Markup:
     return element("header", join(pieces, "\n"))
 
 
-def _title(run: Run) -> str:
+def _title(run: RunRecord) -> str:
     dataset, seed = run.result.get("dataset") or {}, run.result.get("seed")
     name = dataset.get("name") or dataset.get("source") or "A run without settings"
     return str(name) if seed is None else f"{name}, seed {seed}"
 
 
-def _progress(run: Run) -> str:
+def _progress(run: RunRecord) -> str:
     if not run.spaces:
         return "This run has not come to its first space; there is nothing to show yet."
     planned = run.config.get("evolution", {}).get("num_spaces")
@@ -90,12 +91,13 @@ def _progress(run: Run) -> str:
     )
 
 
-def _headline(run: Run) -> list[Markup]:
+def _headline(run: RunRecord) -> list[Markup]:
     winner = run.result.get("winner") or {}
     rows = [row for row in result_rows(run.result) if row.et_error is not None]
     headline = []
     if winner:
-        headline.append(_fact("Test accuracy of the winner", f"{text.percent(winner.get('test_accuracy'))} %", ""))
+        score = f"{text.percent(winner.get('test_accuracy'))} %"
+        headline.append(_fact(f"Test {names_of(run.result).score} of the winner", score, ""))
         headline.append(_fact("Winner's parameters", text.quantity(winner.get("params")), ""))
         headline.append(_fact("Winner's multiply-adds", text.quantity(winner.get("macs")), "per image"))
     if rows:
@@ -116,7 +118,7 @@ def _figure(figures: Mapping[str, Markup], name: str, caption: object) -> Markup
     return element("figure", join([figures[name], element("figcaption", caption)], "\n"))
 
 
-def _choices_caption(run: Run) -> str:
+def _choices_caption(run: RunRecord) -> str:
     caption = (
         "Choices of each stage (columns) and dimension (rows), space by space: one dot is one choice, the band between "
         "two spaces joins their ranges"
@@ -131,11 +133,14 @@ def _choices_caption(run: Run) -> str:
     )
 
 
-_DISTRIBUTION_CAPTION = (
-    "Share of the sampled architectures of each space whose top-1 error, measured with the weights inherited from the "
-    "space's supernet, is at most the value on the x axis; further left is better. The E-T Error is the mean of the "
-    "expected error (all samples) and the top-tier error (the best of them). Counterpart of the paper's Fig.\u00a06."
-)
+def _distribution_caption(run: RunRecord) -> str:
+    return (
+        f"Share of the sampled architectures of each space whose {names_of(run.result).error}, measured with the "
+        "weights inherited from the space's supernet, is at most the value on the x axis; further left is better. The "
+        "E-T Error is the mean of the expected error (all samples) and the top-tier error (the best of them). "
+        "Counterpart of the paper's Fig.\u00a06."
+    )
+
 
 _SEARCH_CAPTION = (
     "Error of every architecture that the search of a space has evaluated, in its order, and the best of them so far. "
@@ -148,7 +153,7 @@ _LOSS_CAPTION = (
 )
 
 
-def _notes(run: Run) -> Markup:
+def _notes(run: RunRecord) -> Markup:
     pieces = []
     before: tuple[str, ...] = ()
     for space in run.spaces:
@@ -173,7 +178,7 @@ def _note_list(title: str, notes: Sequence[str]) -> Markup:
     return element("details", content, open="" if len(notes) > _UNFOLDED_NOTES else "open")
 
 
-def _skipped_images(run: Run) -> list[str]:
+def _skipped_images(run: RunRecord) -> list[str]:
     counts: dict[str, int] = {}
     for line in run.metrics:
         if isinstance(line.get("bad_images"), int):

@@ -71,7 +71,7 @@ class SpaceRecord:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunRecord:
     """All that the report shows of a run; `notes` names what could not be read."""
 
     config: Mapping[str, Any]
@@ -83,7 +83,7 @@ class Run:
     notes: tuple[str, ...]
 
 
-def read_run(workdir: AnyPath) -> Run:
+def read_run(workdir: AnyPath) -> RunRecord:
     """The run in `workdir`. Raises S3Error where the folder is missing or one of its JSON files is damaged."""
     if not workdir.is_dir():
         raise S3Error(f"no run to report on: {workdir} is not a folder; give the workdir of a started run")
@@ -92,7 +92,7 @@ def read_run(workdir: AnyPath) -> Run:
     config = _read_json(workdir / "config.json") or {}
     environment = _read_json(workdir / "environment.json") or {}
     result = _read_json(workdir / "result.json")
-    return Run(
+    return RunRecord(
         config=config,
         environment=environment,
         result=result if result is not None else _unfinished_result(workdir, config, environment, spaces),
@@ -186,6 +186,7 @@ def _unfinished_result(
             for space in spaces
         ],
         "winner": None,
+        **{key: environment[key] for key in ("score_name", "error_name") if key in environment},
     }
 
 

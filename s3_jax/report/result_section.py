@@ -8,7 +8,8 @@ from typing import Any
 
 from s3_jax.report import text
 from s3_jax.report.markup import Markup, element, join, safe, table
-from s3_jax.report.records import Run
+from s3_jax.report.names import Names, names_of
+from s3_jax.report.records import RunRecord
 from s3_jax.report.tables import ResultRow, result_rows
 from s3_jax.report.theme import NUM_SPACE_COLOURS
 from s3_jax.space import HEAD_DIM
@@ -23,18 +24,16 @@ _HEADINGS = (
     "Params",
     "MACs",
     "Hold-out\nerror %",
-    "Test acc. %\ninherited",
-    "Test acc. %\nretrained",
 )
 _BLOCK_HEADINGS = ("Block", "Window", "MLP", "Q-K-V", "Heads")
 
 
-def result_section(run: Run) -> Markup:
+def result_section(run: RunRecord) -> Markup:
     """The table of spaces, then the winner's blocks, then those of every other space's best, folded."""
     rows = result_rows(run.result)
     if not rows:
         return Markup("")
-    pieces = [_spaces_table(rows), element("p", _legend(run, rows), class_="muted")]
+    pieces = [_spaces_table(rows, names_of(run.result)), element("p", _legend(run, rows), class_="muted")]
     winner = run.result.get("winner") or {}
     if winner.get("architecture"):
         pieces.append(element("h3", f"The winner, from space {winner.get('space')}"))
@@ -71,11 +70,12 @@ def space_name(index: int, name: str) -> Markup:
     return join([dot, safe(name)])
 
 
-def _spaces_table(rows: list[ResultRow]) -> Markup:
+def _spaces_table(rows: list[ResultRow], names: Names) -> Markup:
+    headings = (*_HEADINGS, f"Test {names.short_score} %\ninherited", f"Test {names.short_score} %\nretrained")
     cells = [_cells(index, row) for index, row in enumerate(rows)]
     classes = ["strong" if row.is_winner else "" for row in rows]
-    numbers = [column for column in range(1, len(_HEADINGS)) if column != 5]
-    return table(_HEADINGS, cells, numbers=numbers, row_classes=classes, class_="cards")
+    numbers = [column for column in range(1, len(headings)) if column != 5]
+    return table(headings, cells, numbers=numbers, row_classes=classes, class_="cards")
 
 
 def _cells(index: int, row: ResultRow) -> list[object]:
@@ -101,7 +101,7 @@ def _shape(row: ResultRow) -> object:
     return element("span", join((element("span", line, style="white-space: nowrap") for line in lines), "<br>"))
 
 
-def _legend(run: Run, rows: list[ResultRow]) -> str:
+def _legend(run: RunRecord, rows: list[ResultRow]) -> str:
     counts = {row.num_samples for row in rows if row.num_samples}
     samples = f"{counts.pop():,} sampled architectures" if len(counts) == 1 else "sampled architectures"
     limits = run.config.get("search", {}).get("budget", {})
@@ -113,8 +113,8 @@ def _legend(run: Run, rows: list[ResultRow]) -> str:
     budget = f" with fewer than {' and '.join(below)}" if below else ""
     return (
         f"E-T Error over {samples} per space. Best architecture: found by the search{budget}; its hold-out error and "
-        f"first test accuracy are those with the supernet's weights. {text.ABSENT}: not retrained, or not there yet. "
-        "Counterpart of the paper's Table\u00a05."
+        f"first test {names_of(run.result).score} are those with the supernet's weights. {text.ABSENT}: not retrained, "
+        "or not there yet. Counterpart of the paper's Table\u00a05."
     )
 
 

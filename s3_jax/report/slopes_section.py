@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from s3_jax.report import text
 from s3_jax.report.markup import Markup, element, join, table
-from s3_jax.report.records import DimensionRecord, Run, SpaceRecord
+from s3_jax.report.records import DimensionRecord, RunRecord, SpaceRecord
 
 _HEADINGS = (
     "Stage",
@@ -17,7 +17,7 @@ _HEADINGS = (
 )
 
 
-def slopes_section(run: Run) -> Markup:
+def slopes_section(run: RunRecord) -> Markup:
     """One table for each measured space; those of spaces that moved nothing any more say so."""
     measured = [space for space in run.spaces if space.errors and space.errors.dimensions]
     if not measured:
@@ -26,12 +26,12 @@ def slopes_section(run: Run) -> Markup:
     return join([element("p", _explanation(run)), *tables], "\n")
 
 
-def _is_last(run: Run, space: SpaceRecord) -> bool:
+def _is_last(run: RunRecord, space: SpaceRecord) -> bool:
     planned = run.config.get("evolution", {}).get("num_spaces")
     return space.index + 1 == planned if planned else run.finished and space is run.spaces[-1]
 
 
-def _explanation(run: Run) -> str:
+def _explanation(run: RunRecord) -> str:
     evolution = run.config.get("evolution", {})
     settings = [f"{name} = {evolution[key]}" for name, key in _SETTINGS if key in evolution]
     return (

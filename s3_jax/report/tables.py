@@ -13,35 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from s3_jax.report import text
-from s3_jax.report.records import Run, SpaceRecord
+from s3_jax.report.names import names_of
+from s3_jax.report.records import RunRecord, SpaceRecord
 from s3_jax.space import DIMENSIONS, HEAD_DIM
 
-_HEADINGS = (
-    "Space",
-    "E-T Error (%)",
-    "Architectures",
-    "Best architecture",
-    "Params",
-    "MACs",
-    "Test acc. inherited (%)",
-    "Test acc. retrained (%)",
-)
-_SCREEN_HEADINGS = (
-    "Space",
-    "E-T\nError %",
-    "Archi-\ntectures",
-    "Best: depths\nand widths",
-    "Params",
-    "MACs",
-    "Test acc.\ninherited",
-    "in %\nretrained",
-)
+_HEADINGS = ("Space", "E-T Error (%)", "Architectures", "Best architecture", "Params", "MACs")
+_SCREEN_HEADINGS = ("Space", "E-T\nError %", "Archi-\ntectures", "Best: depths\nand widths", "Params", "MACs")
 _SCREEN_LEFT = ("Space", "Best: depths\nand widths")
 
 
 @dataclasses.dataclass(frozen=True)
 class ResultRow:
-    """One space of the result (Table 5): None stands for what the run has not come to. Errors and accuracies in %."""
+    """One space of the result (Table 5): None stands for what the run has not come to. Errors and scores in %."""
 
     name: str
     size: int | None
@@ -76,9 +59,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
     table = Table(
         box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=_caption(result), caption_justify="left"
     )
-    for heading in _SCREEN_HEADINGS:
+    for heading in (*_SCREEN_HEADINGS, f"Test {names_of(result).short_score}\ninherited", "in %\nretrained"):
         is_best = heading.startswith("Best")  # the one column that gives way on a narrow screen
-        table.add_column(heading, justify="left" if heading in _SCREEN_LEFT else "right", no_wrap=not is_best)
+        table.add_column(Text(heading), justify="left" if heading in _SCREEN_LEFT else "right", no_wrap=not is_best)
     for row in result_rows(result):
         cells = list(map(Text, _short_cells(row)))
         cells[2] = Text(text.size(row.size).replace(" ", ""))
@@ -90,12 +73,14 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 def markdown_table(result: Mapping[str, Any]) -> str:
     """The result as a Markdown table, for the README."""
-    alignments = [":--" if heading in ("Space", "Best architecture") else "--:" for heading in _HEADINGS]
-    rows = [_HEADINGS, alignments, *map(_short_cells, result_rows(result))]
+    score = names_of(result).short_score
+    headings = (*_HEADINGS, f"Test {score} inherited (%)", f"Test {score} retrained (%)")
+    alignments = [":--" if heading in ("Space", "Best architecture") else "--:" for heading in headings]
+    rows = [headings, alignments, *map(_short_cells, result_rows(result))]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
 
 
-def csv_tables(run: Run) -> dict[str, str]:
+def csv_tables(run: RunRecord) -> dict[str, str]:
     """File name -> content of every CSV table that the run has something for; numbers are exact."""
     tables = {
         "spaces.csv": _spaces_csv(run),
@@ -143,16 +128,16 @@ def _caption(result: Mapping[str, Any]) -> Text | None:
     winner = result.get("winner")
     if not winner:
         return None
-    accuracy = text.percent(winner.get("test_accuracy"))
-    return Text(f"Winner: space {winner.get('space')}, {accuracy} % test accuracy")
+    score = text.percent(winner.get("test_accuracy"))
+    return Text(f"Winner: space {winner.get('space')}, {score} % test {names_of(result).score}")
 
 
-def _spaces_csv(run: Run) -> list[list[Any]]:
+def _spaces_csv(run: RunRecord) -> list[list[Any]]:
     fields = [field.name for field in dataclasses.fields(ResultRow) if field.name != "architecture"]
     return [fields, *([getattr(row, name) for name in fields] for row in result_rows(run.result))]
 
 
-def _architectures_csv(run: Run) -> list[list[Any]]:
+def _architectures_csv(run: RunRecord) -> list[list[Any]]:
     rows: list[list[Any]] = [
         ["space", "stage", "block", "embed_dim", "window", "mlp_ratio", "qkv_dim", "heads"],
     ]

@@ -18,8 +18,9 @@ from s3_jax.report.figures import (
     search_figure,
 )
 from s3_jax.report.markup import Markup, element, join
+from s3_jax.report.names import names_of
 from s3_jax.report.page import page
-from s3_jax.report.records import Run, SpaceRecord, read_run
+from s3_jax.report.records import RunRecord, SpaceRecord, read_run
 from s3_jax.report.tables import csv_tables
 from s3_jax.writing import write_whole
 
@@ -68,18 +69,18 @@ def write_report(workdir: AnyPath) -> AnyPath:
     return folder / "index.html"
 
 
-def _drawings(run: Run) -> list[_Drawing]:
-    drawings = []
+def _drawings(run: RunRecord) -> list[_Drawing]:
+    drawings, names = [], names_of(run.result)
     if run.spaces:
         drawings.append(_choices_drawing(run.spaces))
     measured = [space for space in run.spaces if space.errors and space.errors.sampled_errors]
     if measured:
-        wide, narrow = (error_distribution_figure(measured, width=width) for width in (7.0, 4.5))
+        wide, narrow = (error_distribution_figure(measured, names, width=width) for width in (7.0, 4.5))
         description = "Distribution of the errors of each space's sampled architectures"
         drawings.append(_Drawing("error_distribution", description, wide, [wide], [narrow]))
     searched = [space for space in run.spaces if space.searched_errors]
     if searched:
-        wide, narrow = (search_figure(searched, width=width) for width in (7.0, 4.5))
+        wide, narrow = (search_figure(searched, names, width=width) for width in (7.0, 4.5))
         drawings.append(_Drawing("search", "Errors of the architectures of each search", wide, [wide], [narrow]))
     panels = loss_panels(run.metrics)
     if panels:

@@ -71,7 +71,7 @@ class SegmentationSpec(Spec):
         """A network's weights under mmsegmentation's names."""
         return convert.to_state_dict(network)
 
-    def load(self, network: UperNet, tensors: StateDict) -> None:
+    def set_weights(self, network: UperNet, tensors: StateDict) -> None:
         """Give a network such weights, in place. Raises S3Error where they are not its own."""
         convert.load_weights(network, tensors)
 
