@@ -26,10 +26,10 @@ def get_config() -> ml_collections.ConfigDict:
         mlp_ratio=(4.0,) * 4,
         qkv_dim=(32, 64, 96, 128),
     )
-    config.head.update(channels=64, auxiliary_channels=32)
+    config.head.update(channels=64, auxiliary_channels=32, classifier_std=0.0)
     config.data.update(holdout_split="holdout", test_scale=(48, 48))
     config.augment.update(scale=(48, 48), ratio=(1.0, 1.0), crop=48, largest_class=1.0, horizontal_flip=0.0)
     config.augment.photometric = False  # digits and ground have colours at random already
-    config.train.update(epochs=2.0, batch_size=16, warmup_epochs=0.1, learning_rate=2e-3, drop_path=0.0)
+    config.train.update(epochs=6.0, batch_size=16, warmup_epochs=0.1, learning_rate=2e-3, drop_path=0.0)
     config.run.update(eval_batch_size=50, checkpoint_every=300, log_every=20)
     return config

@@ -61,6 +61,9 @@ class HeadConfig:
     auxiliary_channels: Count = 256
     auxiliary_weight: NotNegative = 0.4  # of the auxiliary head's loss
     dropout: BelowOne = 0.1  # of channels, before the classifiers
+    # Deviation of the classifiers' initial weights; 0: 1 / sqrt(fan-in). With as little as the default a narrow network
+    # that begins at random finds objects and, for hundreds of updates, does not learn to tell their classes apart.
+    classifier_std: Annotated[float, number(0, 1)] = 0.01
 
     def __post_init__(self) -> None:
         check_fields(self, "head")

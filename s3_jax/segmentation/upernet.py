@@ -31,7 +31,6 @@ from s3_jax.segmentation.resizing import Size, pooled, resized
 from s3_jax.space import Architecture, SearchSpace, largest
 
 POOLS = (1, 2, 3, 6)  # sides of the maps that the pyramid pools to (Zhao et al., 2017)
-CLASSIFIER_STD = 0.01
 
 
 class Logits(NamedTuple):
@@ -45,7 +44,7 @@ class Logits(NamedTuple):
 class DecodeHead(nnx.Module):
     """Weights of pyramid pooling on the last map, of the pyramid of all maps, and of what joins them."""
 
-    def __init__(self, dims: list[int], channels: int, num_classes: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, dims: list[int], channels: int, num_classes: int, *, std: float, rngs: nnx.Rngs) -> None:
         def make(inputs: int, side: int) -> ConvolutionNorm:
             """A convolution to this head's channels."""
             return ConvolutionNorm(inputs, channels, side=side, rngs=rngs)
@@ -55,23 +54,23 @@ class DecodeHead(nnx.Module):
         self.laterals = nnx.List([make(dim, 1) for dim in dims[:-1]])
         self.smoothers = nnx.List([make(channels, 3) for _ in dims[:-1]])
         self.fusion = make(len(dims) * channels, 3)
-        self.classifier = Linear((channels, num_classes), std=CLASSIFIER_STD, rngs=rngs)
+        self.classifier = Linear((channels, num_classes), std=std, rngs=rngs)
 
 
 class AuxiliaryHead(nnx.Module):
     """Weights of a small head on the last map but one, which helps training and is no part of evaluation."""
 
-    def __init__(self, dim: int, channels: int, num_classes: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, dim: int, channels: int, num_classes: int, *, std: float, rngs: nnx.Rngs) -> None:
         self.convolution = ConvolutionNorm(dim, channels, side=3, rngs=rngs)
-        self.classifier = Linear((channels, num_classes), std=CLASSIFIER_STD, rngs=rngs)
+        self.classifier = Linear((channels, num_classes), std=std, rngs=rngs)
 
 
 class UperNet(nnx.Module):
     """A network that tells the class of each place of an image.
 
     channels, auxiliary_channels: of the heads. dropout: share of channels that training leaves out before the
-    classifiers. batch_axis, platform: as for `S3Transformer`. Windows are those of `model.image_size`, whatever the
-    size of the images.
+    classifiers. classifier_std: deviation of their initial weights, 0 for 1 / sqrt(fan-in). batch_axis, platform: as
+    for `S3Transformer`. Windows are those of `model.image_size`, whatever the size of the images.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class UperNet(nnx.Module):
         channels: int = 512,
         auxiliary_channels: int = 256,
         dropout: float = 0.1,
+        classifier_std: float = 0.01,
         batch_axis: str | None = None,
         platform: str | None = None,
         rngs: nnx.Rngs,
@@ -99,8 +99,8 @@ class UperNet(nnx.Module):
         if len(structure.stages) < 2:
             raise S3Error("UperNet needs the maps of two stages or more: give an architecture, or a space, of as many")
         dims = [stage.embed_dim for stage in self.backbone.architecture.stages]
-        self.decode = DecodeHead(dims, channels, num_classes, rngs=rngs)
-        self.auxiliary = AuxiliaryHead(dims[-2], auxiliary_channels, num_classes, rngs=rngs)
+        self.decode = DecodeHead(dims, channels, num_classes, std=classifier_std, rngs=rngs)
+        self.auxiliary = AuxiliaryHead(dims[-2], auxiliary_channels, num_classes, std=classifier_std, rngs=rngs)
         self.dropout, self.batch_axis = dropout, batch_axis
         self.by_products = (platform or jax.default_backend()) == "cpu"
 
