@@ -52,7 +52,7 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated:
-    """An architecture, its cost, and its top-1 error in percent. Raises S3Error for an error that is not finite."""
+    """An architecture, its cost, and its error in percent. Raises S3Error for an error that is not finite."""
 
     architecture: Architecture
     cost: Cost

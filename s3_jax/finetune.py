@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 from rich.console import Console
 
-from s3_jax.config import Config
+from s3_jax.config import BackboneConfig, Config
 from s3_jax.errors import S3Error
 from s3_jax.models.families import AnyArchitecture, family_of
 from s3_jax.networks import standalone, zoo
@@ -53,15 +53,23 @@ def transfer(config: Config, workdir: AnyPath, *, console: Console, stop: StopRe
     Raises S3Error where there is no such network, as well.
     """
     backbone = config.backbone
-    if not backbone.model:
-        start = Start(None, backbone.architecture(), from_scratch=True)
-    elif backbone.from_scratch and not backbone.weights and backbone.model in zoo.names():
-        spec = zoo.spec(backbone.model)
-        start = Start(Standalone(None, spec), spec.architecture, from_scratch=True)
+    if not backbone.model or (backbone.from_scratch and not backbone.weights):
+        start = start_without_weights(backbone)
     else:
         network = zoo.open_model(backbone.model, backbone.weights, new_head=True)
         start = Start(network, network.spec.architecture, backbone.from_scratch)
     return finetune(start, config, workdir, console=console, stop=stop)
+
+
+def start_without_weights(backbone: BackboneConfig) -> Start:
+    """The network of `config.backbone` as it is described, of whose weights nothing is read.
+
+    Raises S3Error where there is no such network.
+    """
+    if not backbone.model:
+        return Start(None, backbone.architecture(), from_scratch=True)
+    spec = zoo.spec(backbone.model) if backbone.model in zoo.names() else zoo.open_model(backbone.model).spec
+    return Start(Standalone(None, spec), spec.architecture, from_scratch=True)
 
 
 def finetune(start: Start, config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest) -> dict[str, Any]:
@@ -109,13 +117,14 @@ def _run(start: Start, run: Run, task: Task) -> dict[str, Any]:
         "params": cost.params,
         "macs": cost.macs,
         "dataset": task.record(),
+        **task.names(),
     }
     run.write_json("result.json", result)
     return result
 
 
 def _checked_result(record: dict[str, Any]) -> dict[str, Any]:
-    """A result, whose words those of 0.1.0 lack."""
+    """A result; those of 0.1.0, which had classifiers alone, lack its words."""
     return {"in_words": f"top-1 {float(record['test_accuracy']):.2f} %"} | record
 
 

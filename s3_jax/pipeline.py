@@ -38,6 +38,8 @@ from s3_jax.training.start import opened_workdir, record_start, start_run
 
 # The phase that comes last.
 TEST = "test of inherited weights"
+# What its line of progress calls a score, where that is not the score's name.
+_ON_THE_LINE = {"accuracy": "right"}
 
 
 def run_pipeline(config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest) -> dict[str, Any]:
@@ -246,7 +248,7 @@ def _best(run: Run, index: int) -> Evaluated:
 
 
 def _retrain(run: Run, index: int, space: SearchSpace) -> float:
-    """Train the best architecture of a space on all of train. Returns its accuracy in percent on the test split."""
+    """Train the best architecture of a space on all of train. Returns its score in percent on the test split."""
     phase = f"retrain/best_{space_name(index)}"
     if run.has(f"{phase}/result.json"):
         return read_record(run.workdir / phase / "result.json", lambda record: float(record["test_accuracy"]))
@@ -262,14 +264,14 @@ def _retrain(run: Run, index: int, space: SearchSpace) -> float:
 
     initial = inherited if settings.from_supernet or run.config.train.init_from else None
     network = fit(run, phase, best.architecture, settings.train, run.task.splits.train_and_holdout, initial)
-    accuracy = 100.0 - error_of_network(run, network, run.task.splits.test, best.architecture)
-    run.write_json(f"{phase}/result.json", best.to_json() | {"test_accuracy": accuracy, "split": "test"})
-    return accuracy
+    score = 100.0 - error_of_network(run, network, run.task.splits.test, best.architecture)
+    run.write_json(f"{phase}/result.json", best.to_json() | {"test_accuracy": score, "split": "test"})
+    return score
 
 
 def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -> dict[str, Any]:
     """The run's result; the test split is used here and after retraining, and nowhere else."""
-    rows = []
+    rows, score_name = [], run.task.score_name
     with run.clock.phase(TEST, len(spaces)) as advance:
         for index, space in enumerate(spaces):
             best = _best(run, index)
@@ -277,12 +279,12 @@ def _result(run: Run, spaces: list[SearchSpace], trained: Mapping[int, float]) -
                 run, _supernet(run, index, space), run.task.splits.test, best.architecture
             )
             measured = read_record(run.workdir / f"space_{index}" / "et_error.json", lambda record: record["space"])
-            accuracies = {"test_accuracy_inherited": inherited, "test_accuracy": trained.get(index)}
-            best_row = best.to_json() | accuracies
+            scores = {"test_accuracy_inherited": inherited, "test_accuracy": trained.get(index)}
+            best_row = best.to_json() | scores
             rows.append({"name": space_name(index), "size": space.size(), "et_error": measured, "best": best_row})
-            advance(index + 1, f"{inherited:.2f} % right")
+            advance(index + 1, f"{inherited:.2f} % {_ON_THE_LINE.get(score_name, score_name)}")
     last = rows[-1]
     kept = ("architecture", "params", "macs", "test_accuracy")
     winner = {"space": last["name"]} | {name: last["best"][name] for name in kept}
     result = {"seed": run.config.seed, "dataset": run.task.record(), "spaces": rows, "winner": winner}
-    return json.loads(json.dumps(result))
+    return json.loads(json.dumps(result | run.task.names()))

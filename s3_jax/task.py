@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from flax import nnx
@@ -72,6 +72,8 @@ class Task(Protocol):
     Classes that name this as their base need to write only what is abstract here; without it they cannot be made.
     """
 
+    score_name: ClassVar[str] = "score"  # what 100 - error is called where a run is reported
+    error_name: ClassVar[str] = "error"
     splits: Splits  # the data, and what they are used for
 
     def record(self) -> dict[str, Any]:
@@ -152,6 +154,14 @@ class Task(Protocol):
     def in_words(self, metrics: Metrics) -> str:
         """The main metrics, for a line."""
         return ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+
+    def score_in_words(self, score: float) -> str:
+        """100 - error alone, in percent, for a line."""
+        return f"{self.score_name} {score:.2f} %"
+
+    def names(self) -> dict[str, str]:
+        """What its score and its error are called, as the files of a run have it for the report."""
+        return {"score_name": self.score_name, "error_name": self.error_name}
 
     @abstractmethod
     def cost(self, architecture: Any) -> Cost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,9 @@ RANKED = 5
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classification(Task):
     """One class an image. `pretrained`: the network of config.train.init_from."""
+
+    score_name: ClassVar[str] = "accuracy"
+    error_name: ClassVar[str] = "top-1 error"
 
     model: ModelConfig
     images: ImageData
@@ -156,7 +159,11 @@ class Classification(Task):
 
     def in_words(self, metrics: Metrics) -> str:
         """Top-1 accuracy."""
-        return f"top-1 {metrics['top1']:.2f} %"
+        return self.score_in_words(metrics["top1"])
+
+    def score_in_words(self, score: float) -> str:
+        """Top-1 accuracy in percent."""
+        return f"top-1 {score:.2f} %"
 
     def cost(self, architecture: Any) -> Cost:
         """Parameters and multiply-adds on one image, the classifier included."""

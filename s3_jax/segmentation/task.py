@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,9 @@ from s3_jax.task import Line, Metrics, Task, Terms, check_finite
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segmentation(Task):
     """The class of each pixel."""
+
+    score_name: ClassVar[str] = "mIoU"
+    error_name: ClassVar[str] = "100 - mIoU"
 
     model: ModelConfig
     head: HeadConfig

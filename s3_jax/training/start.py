@@ -198,5 +198,5 @@ def _about(task: Task) -> dict[str, Any]:
 
 def record_start(run: Run) -> None:
     """Write what the run is of, once all settings are found to fit: from then on the folder is bound to them."""
-    run.write_json("environment.json", environment() | {"dataset": _about(run.task)})
+    run.write_json("environment.json", environment() | {"dataset": _about(run.task)} | run.task.names())
     run.write_json("config.json", {"version": VERSION, **run.task.start(), **to_mapping(run.config)})
