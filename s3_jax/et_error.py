@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,15 @@ class ETError:
             "num_samples": self.num_samples,
             "top_k": self.top_k,
         }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ETError:
+        """The E-T Error of a record that `to_json` made. Raises S3Error where the record is not one."""
+        try:
+            counts = int(record["num_samples"]), int(record["top_k"])
+            return cls(float(record["expected"]), float(record["top_tier"]), *counts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise S3Error(f"not a record of an E-T Error: {error!r}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,15 +88,41 @@ class DimensionMeasure:
             "num_samples": [measure.num_samples for measure in self.measures],
         }
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], *, top_k: int) -> DimensionMeasure:
+        """The measure of a record that `to_json` made, in a space of this top_k. Raises S3Error where it is not one."""
+        try:
+            columns = [record[name] for name in ("expected", "top_tier", "num_samples", "choices")]
+            measures = [ETError(float(e), float(t), n, min(n, top_k)) for e, t, n, _ in zip(*columns, strict=True)]
+            return cls(int(record["stage"]), str(record["dimension"]), tuple(record["choices"]), tuple(measures))
+        except (KeyError, TypeError, ValueError) as error:
+            raise S3Error(f"not a record of a dimension's E-T Errors: {error!r}") from error
+
 
 @dataclasses.dataclass(frozen=True)
 class SpaceMeasure:
-    """E-T Error of a space and of its choices, the sampled errors in percent, and notes on edge cases."""
+    """E-T Error of a space and of its choices, the samples that count, and notes on edge cases."""
 
     space: ETError
     dimensions: tuple[DimensionMeasure, ...]
-    sampled_errors: tuple[float, ...]
+    samples: tuple[Evaluated, ...]
     notes: tuple[str, ...]
+
+    @property
+    def sampled_errors(self) -> tuple[float, ...]:
+        """The samples' errors in percent."""
+        return tuple(sample.error for sample in self.samples)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `et_error.json` has of the whole space: E-T Error, mean cost, and error and cost of every sample."""
+        params, macs = ([getattr(one.cost, name) for one in self.samples] for name in ("params", "macs"))
+        means = {"mean_params": float(np.mean(params)), "mean_macs": float(np.mean(macs))}
+        return {
+            "space": self.space.to_json() | means,
+            "sampled_errors": list(self.sampled_errors),
+            "sampled_params": params,
+            "sampled_macs": macs,
+        }
 
 
 def et_error(errors: Iterable[float], top_k: int) -> ETError:
@@ -115,7 +150,7 @@ def measure_space(
         measures = tuple(_mean_over_blocks(samples.errors, blocks, top_k) for blocks in sets)
         dimensions.append(DimensionMeasure(stage, dimension, space.stages[stage].choices(dimension), measures))
         notes += [*omitted, *_note_top_k(_name(stage, dimension), measures, top_k)]
-    return SpaceMeasure(whole, tuple(dimensions), tuple(sample.error for sample in admitted), tuple(notes))
+    return SpaceMeasure(whole, tuple(dimensions), tuple(admitted), tuple(notes))
 
 
 def resample(

@@ -7,7 +7,7 @@ import pytest
 
 from s3_jax.cost import Budget, Cost, Evaluated
 from s3_jax.errors import S3Error
-from s3_jax.et_error import SpaceMeasure, et_error, measure_space, resample
+from s3_jax.et_error import DimensionMeasure, ETError, SpaceMeasure, et_error, measure_space, resample
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, sample
 
 SPACE = SearchSpace((StageSpace((1, 2), (32, 64), (2, 4), (1.0,), (32,)),))
@@ -177,3 +177,16 @@ def test_a_resample_without_a_choice_is_nan_there() -> None:
     missing = np.isnan(resampled[:, 0]).sum()
     assert missing == pytest.approx(500 * 0.0878, abs=4 * np.sqrt(500 * 0.0878 * 0.9122))
     assert np.isnan(resampled[:, 1]).sum() < missing
+
+
+def test_measures_are_read_as_they_were_written_and_nothing_else_is() -> None:
+    measured = measure_space(SPACE, SIX, top_k=3)
+    assert ETError.from_json(measured.space.to_json()) == measured.space
+    top_k = measured.space.top_k
+    for dimension in measured.dimensions:
+        assert DimensionMeasure.from_json(dimension.to_json(), top_k=top_k) == dimension
+    for damage in ({"expected": [1.0]}, {"choices": 3}, {"num_samples": ["many"]}, {"stage": None}):
+        with pytest.raises(S3Error, match="not a record of a dimension"):
+            DimensionMeasure.from_json(measured.dimensions[0].to_json() | damage, top_k=top_k)
+    with pytest.raises(S3Error, match="not a record of an E-T Error"):
+        ETError.from_json({"expected": 1.0})
