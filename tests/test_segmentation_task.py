@@ -28,6 +28,7 @@ from s3_jax.segmentation.dataset import hold_out
 from s3_jax.segmentation.examples import Canvas, MaskedImages
 from s3_jax.segmentation.metrics import counts_of, metrics_of_counts, summed
 from s3_jax.segmentation.resizing import resize_matrix
+from s3_jax.segmentation.standalone import SegmentationSpec
 from s3_jax.segmentation.task import enlarged, of_classes, open_task, pixel_cross_entropy
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.training.loop import StopRequest
@@ -191,6 +192,28 @@ def test_scales_and_flips_of_a_network_that_minds_neither_change_nothing():
         np.testing.assert_allclose(often, once, atol=1e-5)
         assert once.shape == (16, 16, 3)
     assert not np.allclose(once, once[:, ::-1], atol=0.1)  # so a flip that is not undone would be seen
+
+
+def test_an_image_smaller_than_its_canvas_is_answered_at_its_own_pixels(tmp_path):
+    """12 x 18 pixels on a canvas of 16 x 24: what is beyond the image is in no answer, mirrored or not."""
+    sizes = {"test_scale": (18, 12), "test_multiple": 8}
+    architecture = Architecture((Stage(8, (Block(2, 1.0, 32),)), Stage(16, (Block(2, 1.0, 32),))))
+    spec = SegmentationSpec(architecture, 16, 2, NAMES, **sizes)
+    model = Standalone(Stub(), spec)
+    task, classes = inference.task_of(model), np.zeros((12, 18), np.uint8)
+    classes[:, 9:] = 2
+    subset, run = subset_of(classes), inference._predicting(model)
+    once = inference.probabilities(run, task, subset, 0, (1.0,), flip=False)
+    mirrored = inference.probabilities(run, task, subset_of(classes[:, ::-1]), 0, (1.0,), flip=False)[:, ::-1]
+    both = inference.probabilities(run, task, subset, 0, (1.0,), flip=True)
+    assert once.shape == (12, 18, 3)
+    np.testing.assert_allclose(both, (once + mirrored) / 2, atol=1e-5)
+    metrics = inference.evaluate_scaled(model, subset, task.data, scales=(1.0,), progress=lambda count, what: None)
+    assert np.isfinite(metrics["miou"])
+    subset.source[0][0].save(tmp_path / "image.png")
+    ((_, pixels, found),) = inference.predict(model, [tmp_path / "image.png"])
+    assert pixels.shape[:2] == found.shape == (12, 18)
+    np.testing.assert_array_equal(found, once.argmax(-1))
 
 
 def test_networks_without_several_maps_are_refused():

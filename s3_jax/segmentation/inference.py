@@ -88,9 +88,10 @@ def predict(model: Standalone, paths: Sequence[AnyPath]) -> Iterator[tuple[AnyPa
         except BadImage as error:
             yield printable(f"{path}: {error}")
             continue
-        logits = run(*(example[name][None] for name in ("image", "rows", "columns")))
-        check_finite(np.array([np.isfinite(logits).all()]))
-        yield path, pixels, np.asarray(logits[0].argmax(-1), np.uint8)
+        height, width = pixels.shape[:2]
+        found = run(*(example[name] for name in ("image", "rows", "columns")))[:height, :width]
+        check_finite(np.array([np.isfinite(found).all()]))
+        yield path, pixels, found.argmax(-1).astype(np.uint8)
 
 
 def evaluate(
@@ -131,29 +132,33 @@ def evaluate_scaled(
 
 
 def probabilities(
-    run: Callable[..., jax.Array], task: Segmentation, subset: Subset, row: int, scales: Sequence[float], flip: bool
+    run: Callable[..., np.ndarray], task: Segmentation, subset: Subset, row: int, scales: Sequence[float], flip: bool
 ) -> np.ndarray:
     """Mean probabilities of an image's pixels, float32 (H, W, classes). run: see `_predicting`."""
     found = []
+    height, width = subset.source.size(int(subset.indices[row]))
     for scale in scales:
         long, short = (max(1, int(side * scale)) for side in task.data.test_scale)
         data = dataclasses.replace(task.data, test_scale=(long, short))
         example = MaskedImages(subset, data, 1, task.model.patch_size).example(row, None)
-        image, rows, columns = (example[name][None] for name in ("image", "rows", "columns"))
-        found.append(jax.nn.softmax(run(image, rows, columns)))
+        image, rows, columns = (example[name] for name in ("image", "rows", "columns"))
+        # Behind the original's pixels there are those of its canvas, which a flip would bring to the front.
+        found.append(run(image, rows, columns)[:height, :width])
         if flip:
-            found.append(jax.nn.softmax(run(image[:, :, ::-1], rows, columns))[:, :, ::-1])
-    total = sum(found[1:], found[0]) / len(found)
-    return np.asarray(total[0])
+            found.append(run(image[:, ::-1], rows, columns)[:height, :width][:, ::-1])
+    return np.mean(found, axis=0)
 
 
-def _predicting(model: Standalone) -> Callable[..., jax.Array]:
-    """The compiled network: images (B, H, W, 3) and matrices that enlarge to logits of pixels (B, H', W', classes)."""
+def _predicting(model: Standalone) -> Callable[..., np.ndarray]:
+    """The compiled network: an image (H, W, 3) and matrices that enlarge, to probabilities of pixels (H', W', classes).
+
+    They are those of the whole canvas, at whose top left the original's pixels are.
+    """
     definition, state = nnx.split(model.network)
 
     @jax.jit
     def run(state: Any, image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-        """The logits at the original's size."""
-        return enlarged(nnx.merge(definition, state)(image), rows, columns)
+        """The probabilities at the original's size."""
+        return jax.nn.softmax(enlarged(nnx.merge(definition, state)(image), rows, columns))
 
-    return lambda *arrays: run(state, *map(jnp.asarray, arrays))
+    return lambda *arrays: np.asarray(run(state, *(jnp.asarray(array)[None] for array in arrays))[0])
