@@ -5,9 +5,9 @@
 One to four handwritten digits on textured noise, 48 px; the class of each pixel is background or the digit whose stroke
 it is. The test scenes show handwriting of which no other split has any. The network begins at random.
 
-As it stands it shows that the whole path runs, and is no result: after 280 updates strokes are found (intersection over
-union of all digits together 0.87 on held-out scenes) and not named (0.12 of them rightly, which is chance; mIoU 8 %),
-and a thousand more updates had not lowered the loss (2026-11-26).
+Seeds 0 and 1 reach a mIoU of 46.2 and 40.5 % on the test scenes. The control is training with the digits' classes
+drawn at random (--config.data.shuffled_classes=True), which leaves to learn where digits are and not which: 12.9 %,
+where the background alone gives 8.8. Mean of the ten digits: 41.0 and 34.8 %, control 4.5 % (2026-11-26).
 """
 
 import ml_collections

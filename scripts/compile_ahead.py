@@ -3,9 +3,12 @@
     python scripts/compile_ahead.py --config=configs/imagenet_s3.py --topology=v5e:4x4
     python scripts/compile_ahead.py --config=configs/imagenet_s3.py --topology=v5e:4x4 --architecture=s3_b
 
-Compiles the sandwich update and the evaluation of the configuration's first space, or, with --architecture (the name of
-a published one, or a JSON file such as a run's search/best.json), the update that retrains it. Exit code 2 where one
-does not fit, with the overshoot. Needs libtpu on a machine without a TPU: pip install "jax[tpu]".
+    python scripts/compile_ahead.py --config=configs/ade20k_upernet_s3_t.py --topology=v5e:4x4 --num_classes=150
+
+Compiles the sandwich update and the evaluation of the configuration's first space; or, with --architecture (the name of
+a published one, or a JSON file such as a run's search/best.json), the update that retrains it; or, of a configuration
+that trains the one network of `config.backbone`, the update that does. Exit code 2 where one does not fit, with the
+overshoot. Needs libtpu on a machine without a TPU: pip install "jax[tpu]".
 """
 
 from __future__ import annotations
@@ -15,18 +18,20 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # of this process: the chips that are compiled for are not there
 
 from absl import app, flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax.classification.task import of_classes
-from s3_jax.config import config_of
+from s3_jax.config import Config, config_of, room_of
 from s3_jax.errors import S3Error
+from s3_jax.finetune import start_without_weights, target_architecture
 from s3_jax.networks import zoo
 from s3_jax.profiling import ahead
 from s3_jax.profiling.collectives import Collective
@@ -72,6 +77,17 @@ def main(arguments: list[str]) -> int:
     return compile_and_print() if _IN_PROCESS.value else run_guarded([sys.executable, *sys.argv, "--in_process"])
 
 
+def programs_of(config: Config, mesh: Mesh) -> Iterator[ahead.Program]:
+    """The programs of a configuration, for a data set of which the number of classes alone is known."""
+    task = room_of(config.task).without_images(config, tuple(map(str, range(_CLASSES.value))))
+    if _ARCHITECTURE.value:
+        return ahead.retraining_programs(config, task, zoo.read_architecture(_ARCHITECTURE.value), mesh)
+    if config.backbone.is_given:
+        architecture = target_architecture(start_without_weights(config.backbone), config)
+        return ahead.transfer_programs(config, task, architecture, mesh)
+    return ahead.supernet_programs(config, task, mesh)
+
+
 def run_guarded(command: list[str]) -> int:
     """Run a command; where a signal ends it, as libtpu does by its own failed checks, say so. Returns the exit code."""
     with tempfile.TemporaryFile("w+") as said:
@@ -96,13 +112,8 @@ def compile_and_print() -> int:
     try:
         config, limit = config_of(_CONFIG.value.to_dict()), ahead.hbm_bytes(_TOPOLOGY.value)
         mesh = ahead.make_topology(_TOPOLOGY.value)
-        task = of_classes(config.model, tuple(map(str, range(_CLASSES.value))))
-        if _ARCHITECTURE.value:
-            programs = ahead.network_programs(config, task, zoo.read_architecture(_ARCHITECTURE.value), mesh)
-        else:
-            programs = ahead.supernet_programs(config, task, mesh)
         results = []
-        for program in programs:
+        for program in programs_of(config, mesh):
             results.append(ahead.compile_ahead(program))
             if _JSON.value:
                 print(json.dumps(as_record(results[-1])), flush=True)

@@ -37,7 +37,7 @@ def macs(architecture) -> int:
 
 def test_retraining_executes_three_forward_passes_of_its_images():
     architecture = smallest(SPACE)
-    (program,) = ahead.network_programs(CONFIG, TASK, architecture, make_mesh(1))
+    (program,) = ahead.retraining_programs(CONFIG, TASK, architecture, make_mesh(1))
     result = ahead.compile_ahead(program)
     # Of the patch embedding only its weights have a gradient: images have none.
     patches = 4 * 4 * 2 * 2 * 3 * architecture.stages[0].embed_dim
@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_told_with_the_overshoot():
     with pytest.raises(S3Error, match="memory of v99 is not known"):
         ahead.hbm_bytes("v99:4x4")
     uneven = dataclasses.replace(CONFIG, retrain=RetrainConfig(train=TrainConfig(batch_size=6, accumulation_steps=4)))
-    programs = ahead.network_programs(uneven, TASK, smallest(SPACE), make_mesh(1))
+    programs = ahead.retraining_programs(uneven, TASK, smallest(SPACE), make_mesh(1))
     with pytest.raises(
         S3Error, match="batch size of retraining = 6 cannot be divided over 1 devices x accumulation_steps = 4"
     ):

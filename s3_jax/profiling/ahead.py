@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from s3_jax.config import Config, TrainConfig
 from s3_jax.data.splits import nothing
 from s3_jax.errors import S3Error
-from s3_jax.models.families import Structure
+from s3_jax.models.families import AnyArchitecture, Structure
 from s3_jax.models.subnet import subnet_mask
 from s3_jax.profiling.collectives import Collective, collectives
 from s3_jax.profiling.executed import executed
@@ -98,9 +98,14 @@ def supernet_programs(config: Config, task: Task, mesh: Mesh) -> Iterator[Progra
     yield _evaluation("evaluation", config, task, space, mesh)
 
 
-def network_programs(config: Config, task: Task, architecture: Architecture, mesh: Mesh) -> Iterator[Program]:
+def retraining_programs(config: Config, task: Task, architecture: Architecture, mesh: Mesh) -> Iterator[Program]:
     """The update that retrains an architecture."""
     yield _training("retraining", config, task, architecture, config.retrain.train, mesh)
+
+
+def transfer_programs(config: Config, task: Task, architecture: AnyArchitecture, mesh: Mesh) -> Iterator[Program]:
+    """The update that trains one network on a task, as `finetune.transfer` does."""
+    yield _training("training", config, task, architecture, config.train, mesh)
 
 
 def compile_ahead(program: Program) -> Compiled:
