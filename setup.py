@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 setup(
     packages=find_packages(include=["s3_jax", "s3_jax.*"]),
-    package_data={"s3_jax": ["py.typed"]},
+    package_data={"s3_jax": ["py.typed", "report/templates/*"]},
     install_requires=[
         "absl-py",
         "array-record",
@@ -17,6 +17,7 @@ setup(
         "grain",
         "importlib_resources",  # of tensorflow-datasets, which does not ask for it
         "jax>=0.10.2,<0.13",
+        "jinja2",
         "matplotlib",
         "ml_collections",
         "numpy",

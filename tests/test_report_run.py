@@ -12,6 +12,7 @@ import pytest
 
 from s3_jax.cost import Evaluated, cost
 from s3_jax.errors import S3Error
+from s3_jax.et_error import DimensionMeasure, ETError
 from s3_jax.evolution import EvolutionConfig, evolve
 from s3_jax.report.records import DimensionRecord, read_run
 from s3_jax.space import Architecture, SearchSpace, StageSpace, map_sizes, sample
@@ -124,7 +125,8 @@ def _losses(phase: str, start: float, rng: np.random.Generator) -> list[dict[str
 
 
 def slope_record(slope: float | None, standard_error: float | None) -> DimensionRecord:
-    return DimensionRecord(0, "depth", (1, 2), (9.0, 8.0), (5, 5), slope, 9.0, standard_error, -1, (2, 3))
+    measure = DimensionMeasure(0, "depth", (1, 2), (ETError(9.0, 9.0, 5, 5), ETError(8.0, 8.0, 5, 5)))
+    return DimensionRecord(measure, slope, 9.0, standard_error, -1, (2, 3))
 
 
 def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -137,7 +139,8 @@ def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
         folder = tmp_path / f"space_{space.index}"
         record = read_json(folder / "et_error.json")
         assert space.space.to_json() == SearchSpace.from_json(read_json(folder / "space.json")["space"]).to_json()
-        assert space.best == read_json(folder / "search" / "best.json")
+        assert space.best is not None
+        assert space.best.to_json() == read_json(folder / "search" / "best.json")
         searched = read_json(folder / "search" / "state.json")["evaluated"]
         assert list(space.searched_errors) == [one["error"] for one in searched]
         assert space.errors is not None
@@ -146,7 +149,10 @@ def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
             read = space.dimension(written["stage"], written["dimension"])
             assert read is not None
             assert (read.slope, read.slope_standard_error) == (written["slope"], written["slope_standard_error"])
-            assert (list(read.choices), list(read.et_errors)) == (written["choices"], written["et_errors"])
+            assert (list(read.measure.choices), list(read.measure.et_errors)) == (
+                written["choices"],
+                written["et_errors"],
+            )
             assert (read.steps, list(read.next_choices)) == (written["steps"], written["next_choices"])
 
 
@@ -192,6 +198,8 @@ def test_torn_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     ("name", "content"),
     [
         *[(name, content) for name in ("result.json", "config.json") for content in ("{", "[]")],
+        *[("result.json", content) for content in ('{"spaces": [7]}', '{"spaces": [{"best": {"architecture": 7}}]}')],
+        *[("space_1/search/best.json", content) for content in ("{", "[]", '{"error": 7}')],
         *[
             ("space_0/et_error.json", content)
             for content in ("", '{"space": {}}', '{"space": 1, "sampled_errors": []}')

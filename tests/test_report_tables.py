@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from rich.console import Console
 from test_report_run import read_json, start_space, stop_in_space_c, write_run
 
 from s3_jax.report import markdown_table, result_rows, result_table, text
-from s3_jax.report.markup import Markup, element, join, table
+from s3_jax.report.page import alike
 from s3_jax.report.records import read_run
-from s3_jax.report.result_section import architecture_tables
 from s3_jax.report.tables import csv_tables
+from s3_jax.space import Block
 
 BLOCK = {"window": 7, "mlp_ratio": 4.0, "qkv_dim": 96}
 S3_TINY = {"stages": [{"embed_dim": w, "blocks": [BLOCK] * d} for w, d in ((96, 2), (192, 2), (384, 6), (768, 2))]}
@@ -184,14 +183,7 @@ def test_choices_and_durations_are_written_short_and_exact() -> None:
     assert (text.percent(98.125), text.percent(None), text.percent(float("inf"))) == ("98.12", "–", "–")
 
 
-def test_attributes_and_contents_are_escaped_where_they_enter() -> None:
-    assert element("a", "<b>&", title='"><i>', class_="") == '<a title="&quot;&gt;&lt;i&gt;">&lt;b&gt;&amp;</a>'
-    assert join(["<", Markup("<br>")], " ") == "&lt; <br>"
-    assert table(["<h>"], [["<c>"]]).count("<h>") == table(["<h>"], [["<c>"]]).count("<c>") == 0
-
-
 def test_like_blocks_in_a_row_share_a_line_that_numbers_them() -> None:
-    first, second = BLOCK, BLOCK | {"mlp_ratio": 3.5}
-    drawn = architecture_tables({"stages": [{"embed_dim": 64, "blocks": [first] * 2 + [second] * 3 + [first]}]})
-    cells = re.findall(r"<td[^>]*>([^<]*)</td>", drawn)
-    assert cells == [*("1–2", "7", "4", "96", "3"), *("3–5", "7", "3.5", "96", "3"), *("6", "7", "4", "96", "3")]
+    first, second = Block(7, 4.0, 96), Block(7, 3.5, 96)
+    assert list(alike([first] * 2 + [second] * 3 + [first])) == [("1–2", first), ("3–5", second), ("6", first)]
+    assert list(alike([])) == []

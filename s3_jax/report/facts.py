@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from s3_jax.report import text
-from s3_jax.report.markup import Markup, element, join, table
 from s3_jax.report.names import Names, names_of
 from s3_jax.report.records import RunRecord
 
@@ -18,35 +17,33 @@ _SERVED_FOR = {
 }
 
 
-def facts(run: RunRecord) -> Markup:
-    """Data, splits, training time, devices and versions as far as the files tell, as a list of names and values."""
+def facts(run: RunRecord) -> list[tuple[str, str]]:
+    """Data, splits, training time, devices and versions as far as the files tell: names and values."""
     dataset = run.result.get("dataset") or {}
     splits, names = dataset.get("splits") or {}, names_of(run.result)
     rows = [("Data", _dataset(dataset)), *(_split(role, splits, names) for role in splits)]
     rows += [("Training time", _times(run)), *_surroundings(run.environment)]
-    written = [join([element("dt", name), element("dd", value)]) for name, value in rows if value]
-    pieces = [element("dl", join(written, "\n"), class_="rows")] if written else []
-    seen = _seen_of_test(dataset)
-    if seen:
-        warning = (
-            f"E-T Error and search used {seen} test images (the paper's own protocol), so the test {names.scores} are "
-            "not those of images that the search has never seen."
-        )
-        pieces.append(element("p", warning, class_="status"))
-    return join(pieces, "\n")
+    return [(name, value) for name, value in rows if value]
 
 
-def environment_section(run: RunRecord) -> Markup:
-    """All that environment.json and config.json say, folded."""
-    pieces = []
-    for title, headings, record in (
-        ("Environment of the run", ("Entry", "Value"), run.environment),
-        ("All settings", ("Setting", "Value"), run.config),
-    ):
-        if record:
-            content = table(headings, list(_flat(record)))
-            pieces.append(element("details", join([element("summary", title), content])))
-    return join(pieces, "\n")
+def seen_of_test(run: RunRecord) -> str:
+    """How many of the test images the search has seen, in words; "" for none. Older records have but splits' names."""
+    dataset = run.result.get("dataset") or {}
+    holdout, test = ((dataset.get("splits") or {}).get(role) or {} for role in ("holdout", "test"))
+    shared = (dataset.get("overlap") or {}).get("holdout_test")
+    if shared is None:
+        return "the" if holdout.get("split") is not None and holdout.get("split") == test.get("split") else ""
+    of = test.get("images")
+    return "" if not shared else f"{shared:,} of the {of:,}" if isinstance(of, int) else f"{shared:,} of the"
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted key, value) of everything in nested mappings; a list becomes one text."""
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def training_seconds(run: RunRecord) -> dict[str, float]:
@@ -77,7 +74,7 @@ def _split(role: str, splits: Mapping[str, Any], names: Names) -> tuple[str, str
     images, whole = record.get("images"), record.get("of")
     count = text.ABSENT if images is None else f"{images:,}"
     of = f" of the {whole:,}" if whole and whole != images else ""
-    rest = [f"{key}: {value}" for key, value in _flat(record) if key not in ("split", "images", "of")]
+    rest = [f"{key}: {value}" for key, value in flat(record) if key not in ("split", "images", "of")]
     uses = "; ".join(part for part in (purpose, *rest) if part)
     return label, f"{count}{of} in {record.get('split', text.ABSENT)}{': ' if uses else ''}{uses}"
 
@@ -104,23 +101,4 @@ def _surroundings(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _devices(devices: Mapping[str, Any]) -> str:
     if {"count", "kind"} <= devices.keys():
         return f"{devices['count']} × {devices['kind']}"  # noqa: RUF001
-    return ", ".join(f"{name} {value}" for name, value in _flat(devices))
-
-
-def _seen_of_test(dataset: Mapping[str, Any]) -> str:
-    """How many of the test images the search has seen, in words; "" for none. Older records have but splits' names."""
-    holdout, test = ((dataset.get("splits") or {}).get(role) or {} for role in ("holdout", "test"))
-    shared = (dataset.get("overlap") or {}).get("holdout_test")
-    if shared is None:
-        return "the" if holdout.get("split") is not None and holdout.get("split") == test.get("split") else ""
-    of = test.get("images")
-    return "" if not shared else f"{shared:,} of the {of:,}" if isinstance(of, int) else f"{shared:,} of the"
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """(dotted key, value) of everything in nested mappings; a list becomes one text."""
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else value
+    return ", ".join(f"{name} {value}" for name, value in flat(devices))

@@ -180,9 +180,8 @@ def _choices_legend(figure: Figure, spaces: Sequence[SpaceRecord], *, columns: i
 
 def _draw_distribution(axes: Axes, space: SpaceRecord) -> None:
     assert space.errors is not None
-    errors, summary = np.sort(space.errors.sampled_errors), space.errors.summary
+    errors, whole = np.sort(space.errors.sampled_errors), space.errors.space
     shares = 100 * np.arange(len(errors) + 1) / len(errors)
-    expected, top_tier = text.percent(summary.get("expected")), text.percent(summary.get("top_tier"))
     axes.step(
         np.concatenate([errors[:1], errors]),
         shares,
@@ -190,8 +189,8 @@ def _draw_distribution(axes: Axes, space: SpaceRecord) -> None:
         color=theme.space_colour(space.index),
         linestyle=theme.space_line(space.index),
         lw=1.8,
-        label=f"Space {space.name}: E-T Error {text.percent(summary.get('et_error'))} % "
-        f"(expected {expected}, top tier {top_tier})",
+        label=f"Space {space.name}: E-T Error {text.percent(whole.et_error)} % "
+        f"(expected {text.percent(whole.expected)}, top tier {text.percent(whole.top_tier)})",
     )
 
 

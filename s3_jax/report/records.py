@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
+from s3_jax.et_error import DimensionMeasure, ETError
 from s3_jax.paths import AnyPath
+from s3_jax.report.rows import ResultRow, result_rows
 from s3_jax.space import Choice, SearchSpace
 from s3_jax.writing import unsealed
+
+T = TypeVar("T")
 
 NOISE_STANDARD_ERRORS = 2.0  # a slope no further from zero than this many standard errors is called noise
 
 
+class Damaged(S3Error):
+    """A file that is no record of a run; the message names it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DimensionRecord:
-    """What one dimension of one stage (counted from 0) measured, and where the rule of Eq. 7 and 8 takes it.
+    """What one dimension of one stage measured, and where the rule of Eq. 7 and 8 takes it.
 
-    E-T Errors are in percent; slope, intercept and standard error are None where there is one choice.
+    Slope, intercept, standard error and steps are None where there is one choice.
     """
 
-    stage: int
-    dimension: str
-    choices: tuple[Choice, ...]
-    et_errors: tuple[float | None, ...]
-    num_samples: tuple[int, ...]
+    measure: DimensionMeasure
     slope: float | None
     intercept: float | None
     slope_standard_error: float | None
@@ -45,7 +50,8 @@ class DimensionRecord:
 class ErrorRecord:
     """`space_<k>/et_error.json`: the E-T Error of a space, the errors (%) it rests on, and its dimensions."""
 
-    summary: Mapping[str, Any]
+    space: ETError
+    summary: Mapping[str, Any]  # of the space, as it is written: more than its E-T Error
     sampled_errors: tuple[float, ...]
     dimensions: tuple[DimensionRecord, ...]
     notes: tuple[str, ...]
@@ -61,13 +67,13 @@ class SpaceRecord:
     size: int
     notes: tuple[str, ...]
     errors: ErrorRecord | None
-    best: Mapping[str, Any] | None
+    best: Evaluated | None
     searched_errors: tuple[float, ...]  # of the architectures that the search has proposed, in its order, in percent
 
     def dimension(self, stage: int, dimension: str) -> DimensionRecord | None:
         """The record of one dimension of stage `stage` (counted from 0), None while it is not measured."""
         records = self.errors.dimensions if self.errors else ()
-        return next((r for r in records if (r.stage, r.dimension) == (stage, dimension)), None)
+        return next((r for r in records if (r.measure.stage, r.measure.dimension) == (stage, dimension)), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +83,7 @@ class RunRecord:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     result: Mapping[str, Any]
+    rows: tuple[ResultRow, ...]  # of the result
     finished: bool  # whether result.json is there
     spaces: tuple[SpaceRecord, ...]
     metrics: tuple[Mapping[str, Any], ...]
@@ -89,18 +96,13 @@ def read_run(workdir: AnyPath) -> RunRecord:
         raise S3Error(f"no run to report on: {workdir} is not a folder; give the workdir of a started run")
     spaces = _read_spaces(workdir)
     metrics, notes = _read_lines(workdir / "metrics.jsonl")
-    config = _read_json(workdir / "config.json") or {}
-    environment = _read_json(workdir / "environment.json") or {}
-    result = _read_json(workdir / "result.json")
-    return RunRecord(
-        config=config,
-        environment=environment,
-        result=result if result is not None else _unfinished_result(workdir, config, environment, spaces),
-        finished=result is not None,
-        spaces=spaces,
-        metrics=metrics,
-        notes=notes,
-    )
+    config = _read(workdir / "config.json", dict) or {}
+    environment = _read(workdir / "environment.json", dict) or {}
+    result = _read(workdir / "result.json", dict)
+    finished = result is not None
+    result = result if result is not None else _unfinished_result(workdir, config, environment, spaces)
+    rows = _parsed(workdir / "result.json", result_rows, result)
+    return RunRecord(config, environment, result, tuple(rows), finished, spaces, metrics, notes)
 
 
 def _read_spaces(workdir: AnyPath) -> tuple[SpaceRecord, ...]:
@@ -111,8 +113,7 @@ def _read_spaces(workdir: AnyPath) -> tuple[SpaceRecord, ...]:
 
 
 def _read_space(folder: AnyPath, index: int) -> SpaceRecord:
-    record = _read_json(folder / "space.json") or {}
-    try:
+    def of(record: dict[str, Any]) -> SpaceRecord:
         space = SearchSpace.from_json(record["space"])
         return SpaceRecord(
             index=index,
@@ -120,52 +121,40 @@ def _read_space(folder: AnyPath, index: int) -> SpaceRecord:
             space=space,
             size=int(record.get("size", space.size())),
             notes=tuple(map(str, record.get("notes", ()))),
-            errors=_read_errors(folder / "et_error.json"),
-            best=_read_json(folder / "search" / "best.json"),
-            searched_errors=_read_searched(folder / "search" / "state.json"),
+            errors=_read(folder / "et_error.json", _errors),
+            best=_read(folder / "search" / "best.json", Evaluated.from_json),
+            searched_errors=_read(folder / "search" / "state.json", _searched) or (),
         )
-    except (KeyError, TypeError, ValueError, S3Error) as error:
-        raise _damaged(folder / "space.json", error) from error
+
+    space = _read(folder / "space.json", of)
+    assert space is not None
+    return space
 
 
-def _read_errors(path: AnyPath) -> ErrorRecord | None:
-    record = _read_json(path)
-    if record is None:
-        return None
-    try:
-        return ErrorRecord(
-            summary=dict(record["space"]),
-            sampled_errors=tuple(map(float, record["sampled_errors"])),
-            dimensions=tuple(map(_dimension, record["dimensions"])),
-            notes=tuple(map(str, record.get("notes", ()))),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
+def _errors(record: dict[str, Any]) -> ErrorRecord:
+    space = ETError.from_json(record["space"])
+    return ErrorRecord(
+        space=space,
+        summary=record["space"],
+        sampled_errors=tuple(map(float, record["sampled_errors"])),
+        dimensions=tuple(_dimension(dimension, space.top_k) for dimension in record["dimensions"]),
+        notes=tuple(map(str, record.get("notes", ()))),
+    )
 
 
-def _read_searched(path: AnyPath) -> tuple[float, ...]:
-    record = _read_json(path)
-    if record is None:
-        return ()
-    try:
-        return tuple(float(evaluated["error"]) for evaluated in record["evaluated"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def _dimension(record: Mapping[str, Any]) -> DimensionRecord:
+def _dimension(record: Mapping[str, Any], top_k: int) -> DimensionRecord:
     return DimensionRecord(
-        stage=int(record["stage"]),
-        dimension=str(record["dimension"]),
-        choices=tuple(record["choices"]),
-        et_errors=tuple(record["et_errors"]),
-        num_samples=tuple(record["num_samples"]),
+        measure=DimensionMeasure.from_json(record, top_k=top_k),
         slope=record["slope"],
         intercept=record["intercept"],
         slope_standard_error=record["slope_standard_error"],
         steps=record["steps"],
         next_choices=tuple(record["next_choices"]),
     )
+
+
+def _searched(record: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(Evaluated.from_json(evaluated).error for evaluated in record["evaluated"])
 
 
 def _unfinished_result(
@@ -180,8 +169,8 @@ def _unfinished_result(
             {
                 "name": space.name,
                 "size": space.size,
-                "et_error": space.errors.summary if space.errors else None,
-                "best": space.best and {**space.best, **_retrained(workdir, space.name)},
+                "et_error": space.errors and space.errors.summary,
+                "best": space.best and space.best.to_json() | _retrained(workdir, space.name),
             }
             for space in spaces
         ],
@@ -191,20 +180,30 @@ def _unfinished_result(
 
 
 def _retrained(workdir: AnyPath, name: str) -> dict[str, Any]:
-    record = _read_json(workdir / "retrain" / f"best_{name}" / "result.json") or {}
+    record = _read(workdir / "retrain" / f"best_{name}" / "result.json", dict) or {}
     return {key: record[key] for key in ("test_accuracy",) if key in record}
 
 
-def _read_json(path: AnyPath) -> dict[str, Any] | None:
+def _read(path: AnyPath, parse: Callable[[dict[str, Any]], T]) -> T | None:
+    """What `parse` makes of a JSON file, None where there is none yet. Raises Damaged where it cannot be read."""
     if not path.exists():
         return None
     try:
         record = unsealed(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, S3Error) as error:
         raise _damaged(path, error) from error
-    if not isinstance(record, dict):
-        raise _damaged(path, TypeError(f"expected an object, got {type(record).__name__}"))
-    return record
+    return _parsed(path, parse, record)
+
+
+def _parsed(path: AnyPath, parse: Callable[[dict[str, Any]], T], record: Any) -> T:
+    try:
+        if not isinstance(record, dict):
+            raise TypeError(f"expected an object, got {type(record).__name__}")
+        return parse(record)
+    except Damaged:  # of another file
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, S3Error) as error:
+        raise _damaged(path, error) from error
 
 
 def _read_lines(path: AnyPath) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
@@ -225,9 +224,9 @@ def _read_lines(path: AnyPath) -> tuple[tuple[dict[str, Any], ...], tuple[str, .
     return tuple(records), notes
 
 
-def _damaged(path: AnyPath, error: Exception) -> S3Error:
+def _damaged(path: AnyPath, error: Exception) -> Damaged:
     # A UnicodeDecodeError shows the whole file; another S3Error says all that there is to say.
     reason = (
         error.reason if isinstance(error, UnicodeDecodeError) else error if isinstance(error, S3Error) else repr(error)
     )
-    return S3Error(f"{path} cannot be read for the report: {reason}; run its phase again or remove the file")
+    return Damaged(f"{path} cannot be read for the report: {reason}; run its phase again or remove the file")

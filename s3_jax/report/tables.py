@@ -15,43 +15,12 @@ from rich.text import Text
 from s3_jax.report import text
 from s3_jax.report.names import names_of
 from s3_jax.report.records import RunRecord, SpaceRecord
-from s3_jax.space import DIMENSIONS, HEAD_DIM
+from s3_jax.report.rows import ResultRow, result_rows
+from s3_jax.space import DIMENSIONS
 
 _HEADINGS = ("Space", "E-T Error (%)", "Architectures", "Best architecture", "Params", "MACs")
 _SCREEN_HEADINGS = ("Space", "E-T\nError %", "Archi-\ntectures", "Best: depths\nand widths", "Params", "MACs")
 _SCREEN_LEFT = ("Space", "Best: depths\nand widths")
-
-
-@dataclasses.dataclass(frozen=True)
-class ResultRow:
-    """One space of the result (Table 5): None stands for what the run has not come to. Errors and scores in %."""
-
-    name: str
-    size: int | None
-    expected: float | None
-    top_tier: float | None
-    et_error: float | None
-    num_samples: int | None
-    architecture: Mapping[str, Any] | None
-    params: int | None
-    macs: int | None
-    holdout_error: float | None
-    test_accuracy_inherited: float | None
-    test_accuracy: float | None
-    is_winner: bool
-
-    @property
-    def architecture_text(self) -> str:
-        """Depth and width of each stage of the best architecture."""
-        if self.architecture is None:
-            return text.ABSENT
-        return f"depth {text.depths(self.architecture)}, width {text.widths(self.architecture)}"
-
-
-def result_rows(result: Mapping[str, Any]) -> list[ResultRow]:
-    """A row for each space of a run's result.json, in the order of the spaces."""
-    winner = (result.get("winner") or {}).get("space")
-    return [_result_row(space, winner) for space in result.get("spaces") or ()]
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
@@ -92,25 +61,6 @@ def csv_tables(run: RunRecord) -> dict[str, str]:
     return {name: _csv(rows) for name, rows in tables.items() if len(rows) > 1}
 
 
-def _result_row(space: Mapping[str, Any], winner: str | None) -> ResultRow:
-    errors, best = space.get("et_error") or {}, space.get("best") or {}
-    return ResultRow(
-        name=str(space.get("name", text.ABSENT)),
-        size=space.get("size"),
-        expected=errors.get("expected"),
-        top_tier=errors.get("top_tier"),
-        et_error=errors.get("et_error"),
-        num_samples=errors.get("num_samples"),
-        architecture=best.get("architecture"),
-        params=best.get("params"),
-        macs=best.get("macs"),
-        holdout_error=best.get("error"),
-        test_accuracy_inherited=best.get("test_accuracy_inherited"),
-        test_accuracy=best.get("test_accuracy"),
-        is_winner=winner is not None and space.get("name") == winner,
-    )
-
-
 def _short_cells(row: ResultRow) -> tuple[str, ...]:
     return (
         row.name,
@@ -134,18 +84,18 @@ def _caption(result: Mapping[str, Any]) -> Text | None:
 
 def _spaces_csv(run: RunRecord) -> list[list[Any]]:
     fields = [field.name for field in dataclasses.fields(ResultRow) if field.name != "architecture"]
-    return [fields, *([getattr(row, name) for name in fields] for row in result_rows(run.result))]
+    return [fields, *([getattr(row, name) for name in fields] for row in run.rows)]
 
 
 def _architectures_csv(run: RunRecord) -> list[list[Any]]:
     rows: list[list[Any]] = [
         ["space", "stage", "block", "embed_dim", "window", "mlp_ratio", "qkv_dim", "heads"],
     ]
-    for row in result_rows(run.result):
-        for i, stage in enumerate((row.architecture or {"stages": ()})["stages"], start=1):
-            for j, block in enumerate(stage["blocks"], start=1):
-                values = [block["window"], block["mlp_ratio"], block["qkv_dim"], block["qkv_dim"] // HEAD_DIM]
-                rows.append([row.name, i, j, stage["embed_dim"], *values])
+    for row in run.rows:
+        for i, stage in enumerate(row.architecture.stages if row.architecture else (), start=1):
+            for j, block in enumerate(stage.blocks, start=1):
+                values = [block.window, block.mlp_ratio, block.qkv_dim, block.heads]
+                rows.append([row.name, i, j, stage.embed_dim, *values])
     return rows
 
 
@@ -163,10 +113,13 @@ def _slopes_csv(spaces: Sequence[SpaceRecord]) -> list[list[Any]]:
     rows: list[list[Any]] = [["space", "stage", "dimension", *fitted, "noise", *listed]]
     for space in spaces:
         for record in space.errors.dimensions if space.errors else ():
+            measure = record.measure
             values = [getattr(record, name) for name in fitted]
-            lists = [" ".join("" if v is None else str(v) for v in getattr(record, name)) for name in listed]
+            samples = [each.num_samples for each in measure.measures]
+            lists = [measure.choices, measure.et_errors, samples, record.next_choices]
             noise = "" if record.slope is None else record.is_noise
-            rows.append([space.name, record.stage + 1, record.dimension, *values, noise, *lists])
+            listed_values = [" ".join(map(str, each)) for each in lists]
+            rows.append([space.name, measure.stage + 1, measure.dimension, *values, noise, *listed_values])
     return rows
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import decimal
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from s3_jax.space import Architecture
 
 ABSENT = "–"  # a value that is not there (yet)
 TO = "–"  # between the ends of a range
@@ -80,14 +81,19 @@ def dimension(name: str) -> str:
     return DIMENSION_LABELS.get(name, (name, ""))[0]
 
 
-def depths(architecture: Mapping[str, Any]) -> str:
+def depths(architecture: Architecture) -> str:
     """Blocks per stage: 2 2 6 2."""
-    return " ".join(str(len(stage["blocks"])) for stage in architecture["stages"])
+    return " ".join(str(stage.depth) for stage in architecture.stages)
 
 
-def widths(architecture: Mapping[str, Any]) -> str:
+def widths(architecture: Architecture) -> str:
     """Embedding dimension per stage: 96 192 384 768."""
-    return " ".join(str(stage["embed_dim"]) for stage in architecture["stages"])
+    return " ".join(str(stage.embed_dim) for stage in architecture.stages)
+
+
+def steps(count: int | None) -> str:
+    """How many steps choices move down, with its sign: +1, 0, −2."""
+    return ABSENT if count is None else f"{count:+d}".replace("-", MINUS).replace("+0", "0")
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from s3_jax.paths import AnyPath
@@ -17,7 +18,6 @@ from s3_jax.report.figures import (
     loss_panels,
     search_figure,
 )
-from s3_jax.report.markup import Markup, element, join
 from s3_jax.report.names import names_of
 from s3_jax.report.page import page
 from s3_jax.report.records import RunRecord, SpaceRecord, read_run
@@ -39,15 +39,14 @@ class _Drawing:
     wide: Sequence[Figure]
     narrow: Sequence[Figure]
 
-    def markup(self) -> Markup:
-        """Both sets as SVG elements, of which the style sheet shows one."""
-        sets = []
-        for variant, figures in (("wide", self.wide), ("narrow", self.narrow)):
-            drawn = [
-                theme.svg(figure, f"{self.name}-{variant}-{i}", self.description) for i, figure in enumerate(figures)
+    def markup(self) -> dict[str, list[Markup]]:
+        """Both sets as SVG elements."""
+        return {
+            variant: [
+                Markup(theme.svg(one, f"{self.name}-{variant}-{i}", self.description)) for i, one in enumerate(of)
             ]
-            sets.append(element("div", join(map(Markup, drawn), "\n"), class_=variant))
-        return join(sets, "\n")
+            for variant, of in (("wide", self.wide), ("narrow", self.narrow))
+        }
 
 
 def write_report(workdir: AnyPath) -> AnyPath:
