@@ -1,7 +1,7 @@
-"""The rule that evolves a search space: the slope of the E-T Error over a dimension's choices moves them (Eq. 7, 8).
+"""One iteration of Algorithm 1: measure a space, fit slopes to its choices (Eq. 7), and move the choices (Eq. 8).
 
-A line y = w x + b is fitted to the E-T Errors y of the choices; `S_i' = { v - floor(w / tau) * gamma_i : v in S_i }`
-are the next choices. A positive slope w says that larger choices err more, so they move down.
+`S_i' = { v - floor(w / tau) * gamma_i : v in S_i }` are the next choices of a dimension whose slope is w. A positive
+slope says that larger choices err more, so they move down. Other arms than the paper's are in `arms`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,30 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
 
+from s3_jax.arms import AFTER_MEASURED, ARMS, Context, MeasuredStep, Steps
 from s3_jax.cost import Budget, Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.et_error import DimensionMeasure, SpaceMeasure, measure_space, resample
-from s3_jax.limits import Count, Limit, Positive, check_fields, number, one_of, whole
-from s3_jax.space import HEAD_DIM, Choice, SearchSpace, StageSpace
+from s3_jax.limits import (
+    Count,
+    Limit,
+    NotNegative,
+    Positive,
+    SettingError,
+    check_fields,
+    number,
+    one_of,
+    require,
+    whole,
+)
+from s3_jax.slopes import SLOPE_UNITS, Slope, fit_slopes, mean_measure
+from s3_jax.space import HEAD_DIM, Choice, SearchSpace
 
-SLOPE_UNITS = ("index", "step", "raw")
 ROUNDINGS = ("floor", "toward_zero")
 
 Step = Annotated[int, whole(1, 10_000)]  # of a dimension of whole numbers
@@ -29,10 +41,9 @@ _WHOLE_HEADS = Limit(
     lambda step: step % HEAD_DIM == 0,
 )
 
-# Sums of floats leave dirt in the last digits. Errors are counts of images and choices have a few decimals, so what is
-# smaller than this is dirt; without rounding, a slope of -1e-17 instead of 0 would grow a space by a whole step.
+# Sums of floats leave dirt in the last digits. Errors are counts of images, so what is smaller than this is dirt;
+# without rounding, a slope of -1e-17 instead of 0 would grow a space by a whole step.
 _STEP_DECIMALS = 9
-_CHOICE_DECIMALS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,25 +65,26 @@ class EvolutionConfig:
     step_qkv_dim: Annotated[Step, _WHOLE_HEADS] = 64
     max_space_size: Positive = 1e60  # M in Eq. 2, architectures; the paper does not say
     init_from_previous: bool = False  # start a space's supernet from the overlapping weights of the one before
+    # R supernets of every space, each from a seed of its own; E-T Errors and slopes are means over them. The paper
+    # trains one. The first is the one that is searched; the others are trained for a share of its epochs.
+    trainings: Annotated[int, whole(1, 1000)] = 1
+    training_share: Annotated[float, number(0, 1, above=True)] = 1.0
+    min_z: NotNegative = 0.0  # a dimension moves only where |w| is above so many standard errors; 0: always, as printed
+    arm: Annotated[str, one_of(*ARMS)] = "measured"  # how choices move: by Eq. 8, or as one of the controls
+    # The folder of the run of the same seed by the arm measured, which random and prune go by; "" for other arms.
+    measured_run: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self, "evolution")
+        if bool(self.measured_run) != (self.arm in AFTER_MEASURED):
+            raise SettingError("evolution", f"measured_run = {self.measured_run!r}: {_measured_run(self.arm)}")
+        judged = Limit("2 or more, as min_z compares slopes with their standard errors", lambda count: count > 1)
+        if self.min_z:
+            require("evolution", "num_bootstrap", self.num_bootstrap, judged)
 
     def step(self, dimension: str) -> Choice:
         """The step gamma of a dimension, in the dimension's own unit."""
         return getattr(self, f"step_{dimension}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Slope:
-    """The line y = slope * x + intercept (Eq. 7), and the slope's bootstrap standard error (None if not estimated).
-
-    Slope and standard error are in percentage points of error per unit of x, the intercept in percent.
-    """
-
-    slope: float
-    intercept: float
-    standard_error: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +102,8 @@ class DimensionEvolution:
             "slope": self.slope and self.slope.slope,
             "intercept": self.slope and self.slope.intercept,
             "slope_standard_error": self.slope and self.slope.standard_error,
+            "sampling_standard_error": self.slope and self.slope.sampling_standard_error,
+            "training_standard_error": self.slope and self.slope.training_standard_error,
             "steps": self.steps,
             "next_choices": list(self.next_choices),
         }
@@ -97,20 +111,34 @@ class DimensionEvolution:
 
 @dataclasses.dataclass(frozen=True)
 class Evolution:
-    """The evolved space, and how it came about: the measured space, every dimension, a note on every edge case."""
+    """The evolved space, and how it came about: the arm, the measured space, its dimensions, and a note on every edge.
+
+    measure is the mean over the trainings, of which `trainings` has one each.
+    """
 
     space: SearchSpace
+    arm: str
     measure: SpaceMeasure
+    trainings: tuple[SpaceMeasure, ...]
     dimensions: tuple[DimensionEvolution, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The content of `et_error.json`."""
-        return {
-            "space": self.measure.space.to_json(),
-            "sampled_errors": list(self.measure.sampled_errors),
+        return self.measure.to_json() | {
+            "arm": self.arm,
             "dimensions": [dimension.to_json() for dimension in self.dimensions],
+            "trainings": [self._training(number) for number in range(len(self.trainings))],
             "notes": list(self.notes),
+        }
+
+    def _training(self, number: int) -> dict[str, Any]:
+        """One training's E-T Error, and its slope in every dimension; the samples of all are in this order."""
+        lines = [dimension.slope and dimension.slope.trainings[number] for dimension in self.dimensions]
+        return {
+            "space": self.trainings[number].space.to_json(),
+            "slopes": [line and line.slope for line in lines],
+            "slope_standard_errors": [line and line.standard_error for line in lines],
         }
 
 
@@ -121,96 +149,64 @@ def evolve(
     *,
     map_sizes: Sequence[int],
     seed: int | Sequence[int],
+    further: Sequence[Sequence[Evaluated]] = (),
+    measured: MeasuredStep | None = None,
+    rng: np.random.Generator | None = None,
     record_only: bool = False,
 ) -> Evolution:
     """One iteration of Algorithm 1: measure the space by its evaluated samples, fit the slopes, move the choices.
 
     map_sizes: side of each stage's token map. Windows of the space and of the samples that reach over it are merged.
-    seed: of the bootstrap. record_only: do not refuse a next space over max_space_size, as it will not be built.
+    seed: of the bootstrap. further: the samples of every training after the first. measured, rng: what arms go by that
+    do not follow the slopes, see `arms.Context`; without rng, draws are of the seed. record_only: do not refuse a next
+    space over max_space_size, as it will not be built.
     Raises S3Error as `measure_space` does, and for a next space over max_space_size.
     """
     if len(map_sizes) != len(space.stages):
         raise S3Error(f"{len(map_sizes)} map sizes for {len(space.stages)} stages; give the side of every stage's map")
     merged, merge_notes = merge_windows(space, map_sizes)
-    samples = [dataclasses.replace(e, architecture=e.architecture.clamped(map_sizes)) for e in evaluated]
-    measured = measure_space(merged, samples, top_k=config.top_k, budget=config.budget)
-    resampled = resample(
-        merged, samples, top_k=config.top_k, budget=config.budget, num_resamples=config.num_bootstrap, seed=seed
-    )
-    slopes, slope_notes = fit_slopes(measured, resampled, config)
-    steps = [None if slope is None else whole_steps(slope.slope, config) for slope in slopes]
-    moved, move_notes = _move_space(measured, steps, config)
-    evolved, evolved_notes = merge_windows(moved, map_sizes)
-    notes = [*merge_notes, *measured.notes, *slope_notes, *move_notes, *evolved_notes]
+    trainings = [_clamped(samples, map_sizes) for samples in (evaluated, *further)]
+    measures, slopes, slope_notes = _measure(merged, trainings, config, seed)
+    mean = mean_measure(measures)
+    steps, held_back = rule_steps(mean.dimensions, slopes, config)
+    context = Context(steps, config.step, rng or np.random.default_rng(seed), measured)
+    moved = ARMS[config.arm](merged, context)
+    evolved, evolved_notes = merge_windows(moved.space, map_sizes)
+    notes = [*merge_notes, *mean.notes, *slope_notes, *held_back, *moved.notes, *evolved_notes]
     if record_only and evolved.size() > config.max_space_size:
         notes.append(_too_large(evolved, config.max_space_size))
     elif not record_only:
         check_size(evolved, config.max_space_size)
     dimensions = tuple(
         DimensionEvolution(dimension, slope, count, evolved.stages[dimension.stage].choices(dimension.dimension))
-        for dimension, slope, count in zip(measured.dimensions, slopes, steps, strict=True)
+        for dimension, slope, count in zip(mean.dimensions, slopes, moved.steps, strict=True)
     )
-    return Evolution(evolved, measured, dimensions, tuple(notes))
+    return Evolution(evolved, config.arm, mean, tuple(measures), dimensions, tuple(notes))
 
 
-def fit_slopes(
-    measured: SpaceMeasure, resampled: Mapping[tuple[int, str], np.ndarray], config: EvolutionConfig
-) -> tuple[tuple[Slope | None, ...], tuple[str, ...]]:
-    """The slope of every dimension in `measured` (None where it has one choice), and notes.
-
-    resampled: E-T Errors (R, V) of every (stage, dimension) as `resample` gives. The standard error is the standard
-    deviation of the slope over the R resamples; those in which a choice is missing are left out.
-    """
-    slopes: list[Slope | None] = []
-    notes = []
-    for dimension in measured.dimensions:
-        if len(dimension.choices) == 1:
-            slopes.append(None)
-            notes.append(f"{dimension.name}: {dimension.choices[0]} is the only choice, so there is no slope; it stays")
-            continue
-        x = abscissa(dimension.choices, config.slope_unit, config.step(dimension.dimension))
-        slope, intercept = fit_line(x, np.array(dimension.et_errors))
-        standard_error, left_out = _standard_error(x, resampled[dimension.stage, dimension.dimension])
-        slopes.append(Slope(float(slope), float(intercept), standard_error))
-        if left_out:
-            notes.append(
-                f"{dimension.name}: {left_out} of {config.num_bootstrap} resamples lack a choice and are left out"
-            )
-    return tuple(slopes), tuple(notes)
-
-
-def abscissa(choices: Sequence[Choice], slope_unit: str, step: Choice) -> np.ndarray:
-    """The x of Eq. 7 (V,): the choices' places 0, 1, 2, ... ("index"), v / gamma ("step"), or v itself ("raw")."""
-    if slope_unit == "index":
-        return np.arange(len(choices), dtype=np.float64)
-    values = np.array(choices, dtype=np.float64)
-    return values / step if slope_unit == "step" else values
-
-
-def fit_line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares slope (...,) and intercept (...,) of y (..., V) over x (V,), V > 1 (Eq. 7)."""
-    centred = x - x.mean()
-    slope = (y * centred).sum(axis=-1) / (centred**2).sum()
-    return slope, y.mean(axis=-1) - slope * x.mean()
+def rule_steps(
+    dimensions: Sequence[DimensionMeasure], slopes: Sequence[Slope | None], config: EvolutionConfig
+) -> tuple[Steps, list[str]]:
+    """The steps of every dimension by Eq. 8 (None where it has no slope), and a note on those that min_z holds back."""
+    steps: list[int | None] = []
+    held_back = []
+    for dimension, slope in zip(dimensions, slopes, strict=True):
+        count = None if slope is None else whole_steps(slope.slope, config)
+        if slope and count and config.min_z and not _stands_out(slope, config.min_z):
+            held_back.append(f"{dimension.name} (slope {slope.slope:+.2f}, standard error {_in_words(slope)})")
+            count = 0
+        steps.append(count)
+    if not held_back:
+        return tuple(steps), []
+    return tuple(steps), [
+        f"within evolution.min_z = {config.min_z:g} standard errors of zero, so held back: {', '.join(held_back)}"
+    ]
 
 
 def whole_steps(slope: float, config: EvolutionConfig) -> int:
     """The number of steps gamma that choices move down (up, if negative): floor(w / tau) as printed in Eq. 8."""
     ratio = round(slope / config.tau, _STEP_DECIMALS)
     return math.floor(ratio) if config.rounding == "floor" else math.trunc(ratio)
-
-
-def move(choices: Sequence[Choice], steps: int, step: Choice) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
-    """The choices v - steps * gamma that are above 0, and those that are not and are dropped (Eq. 8).
-
-    If all would be dropped, the smallest valid value is returned: the smallest value above 0 that whole steps reach
-    from the choices. It is where the last choice would be if it had moved down only as far as it can, so a steeper
-    slope never leaves larger choices than a gentler one.
-    """
-    moved = [round(choice - steps * step, _CHOICE_DECIMALS) for choice in choices]
-    kept = tuple(choice for choice in moved if choice > 0)
-    dropped = tuple(choice for choice in moved if choice <= 0)
-    return kept or (_smallest_valid(choices, step),), dropped
 
 
 def merge_windows(space: SearchSpace, map_sizes: Sequence[int]) -> tuple[SearchSpace, list[str]]:
@@ -238,41 +234,37 @@ def check_size(space: SearchSpace, max_space_size: float) -> None:
         raise S3Error(_too_large(space, max_space_size))
 
 
-def _smallest_valid(choices: Sequence[Choice], step: Choice) -> Choice:
-    return min(round(choice % step, _CHOICE_DECIMALS) or step for choice in choices)
+def _measure(
+    space: SearchSpace, trainings: Sequence[Sequence[Evaluated]], config: EvolutionConfig, seed: int | Sequence[int]
+) -> tuple[list[SpaceMeasure], tuple[Slope | None, ...], tuple[str, ...]]:
+    """The measure of every training, and the slopes over all of them with notes; each is resampled by its own seed."""
+    limits: dict[str, Any] = {"top_k": config.top_k, "budget": config.budget}
+    measures = [measure_space(space, samples, **limits) for samples in trainings]
+    seeds = [seed, *([*np.atleast_1d(seed).tolist(), number] for number in range(1, len(trainings)))]
+    resampled = [
+        resample(space, samples, **limits, num_resamples=config.num_bootstrap, seed=each)
+        for samples, each in zip(trainings, seeds, strict=True)
+    ]
+    slopes, notes = fit_slopes(measures, resampled, slope_unit=config.slope_unit, step_of=config.step)
+    return measures, slopes, notes
 
 
-def _move_space(
-    measured: SpaceMeasure, steps: Sequence[int | None], config: EvolutionConfig
-) -> tuple[SearchSpace, list[str]]:
-    stages: list[dict[str, Any]] = [{} for _ in range(1 + max(d.stage for d in measured.dimensions))]
-    notes = []
-    for dimension, count in zip(measured.dimensions, steps, strict=True):
-        choices = dimension.choices
-        if count is not None:
-            choices, dropped = move(choices, count, config.step(dimension.dimension))
-            notes += _note_dropped(dimension, choices, dropped)
-        stages[dimension.stage][dimension.dimension] = choices
-    return SearchSpace(tuple(StageSpace(**stage) for stage in stages)), notes
+def _measured_run(arm: str) -> str:
+    if arm in AFTER_MEASURED:
+        return f"arm = {arm!r} goes by a finished run of the same seed by the arm 'measured': expected its folder"
+    return f"expected none, as arm = {arm!r} goes by no other run; {' and '.join(AFTER_MEASURED)} do"
 
 
-def _standard_error(x: np.ndarray, resampled: np.ndarray) -> tuple[float | None, int]:
-    """Standard error of the slope from E-T Errors (R, V), and how many of the R were left out for a missing choice."""
-    complete = resampled[np.isfinite(resampled).all(axis=1)]
-    left_out = len(resampled) - len(complete)
-    if len(complete) < 2:
-        return None, left_out
-    return float(fit_line(x, complete)[0].std(ddof=1)), left_out
+def _clamped(samples: Sequence[Evaluated], map_sizes: Sequence[int]) -> list[Evaluated]:
+    return [dataclasses.replace(one, architecture=one.architecture.clamped(map_sizes)) for one in samples]
 
 
-def _note_dropped(dimension: DimensionMeasure, choices: Sequence[Choice], dropped: Sequence[Choice]) -> list[str]:
-    if not dropped:
-        return []
-    if len(dropped) == len(dimension.choices):
-        return [
-            f"{dimension.name}: all of {_listed(dropped)} would be dropped; the smallest valid value {choices[0]} stays"
-        ]
-    return [f"{dimension.name}: {_listed(dropped)} dropped, not above 0"]
+def _stands_out(slope: Slope, min_z: float) -> bool:
+    return slope.standard_error is not None and abs(slope.slope) > min_z * slope.standard_error
+
+
+def _in_words(slope: Slope) -> str:
+    return "unknown" if slope.standard_error is None else f"{slope.standard_error:.2f}"
 
 
 def _too_large(space: SearchSpace, max_space_size: float) -> str:

@@ -28,7 +28,7 @@ from bad_inputs import (
 )
 from rich.console import Console
 
-from s3_jax import pipeline
+from s3_jax import measuring, pipeline
 from s3_jax.classification import task
 from s3_jax.classification.dataset import open_data
 from s3_jax.config import Config, config_of
@@ -104,9 +104,10 @@ class Finished:
 
     def run(self, workdir: Path) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pipeline, "fit", self.fit)
+            for module in (pipeline, measuring):
+                patch.setattr(module, "fit", self.fit)
+                patch.setattr(module, "error_of_subnets", lambda *arguments: partial(self.error, *arguments))
             patch.setattr(pipeline, "error_of_network", self.error)
-            patch.setattr(pipeline, "error_of_subnets", lambda *arguments: partial(self.error, *arguments))
             patch.setattr(task, "open_data", open_data_once)
             patch.setattr(start, "environment", environment_once)
             result = run_pipeline(tiny(), workdir, console=Console(quiet=True), stop=StopRequest())

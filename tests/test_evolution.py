@@ -8,7 +8,8 @@ import pytest
 
 from s3_jax.cost import Budget, Cost, Evaluated
 from s3_jax.errors import S3Error
-from s3_jax.evolution import EvolutionConfig, abscissa, check_size, evolve, fit_line, merge_windows, move, whole_steps
+from s3_jax.evolution import EvolutionConfig, check_size, evolve, merge_windows, whole_steps
+from s3_jax.slopes import abscissa, fit_line
 from s3_jax.space import DIMENSIONS, Architecture, Block, SearchSpace, Stage, StageSpace, sample
 
 SPACE = SearchSpace((StageSpace((1, 2), (32, 64), (2, 4), (1.0,), (32,)),))
@@ -78,43 +79,6 @@ def test_units_of_the_slope() -> None:
 def test_whole_steps(slope: float, floor: int, toward_zero: int) -> None:
     assert whole_steps(slope, EvolutionConfig(rounding="floor")) == floor
     assert whole_steps(slope, EvolutionConfig(rounding="toward_zero")) == toward_zero
-
-
-@pytest.mark.parametrize(
-    ("choices", "steps", "step", "kept", "dropped"),
-    [
-        ((2, 3, 4), 0, 1, (2, 3, 4), ()),
-        ((2, 3, 4), 1, 1, (1, 2, 3), ()),
-        ((2, 3, 4), -2, 1, (4, 5, 6), ()),
-        ((2, 3, 4), 2, 1, (1, 2), (0,)),
-        ((2, 3, 4), 4, 1, (1,), (-2, -1, 0)),  # the smallest depth
-        ((224, 256, 288), 4, 64, (32,), (-32, 0)),
-        ((224, 256, 288), 9, 64, (32,), (-352, -320, -288)),  # 224 = 3 * 64 + 32 comes down to 32
-        ((64, 128), 2, 64, (64,), (-64, 0)),  # whole steps reach 64, then 0
-        ((3.0, 3.5, 4.0), 7, 0.5, (0.5,), (-0.5, 0.0)),
-        ((3.0, 3.5, 4.0), 20, 0.5, (0.5,), (-7.0, -6.5, -6.0)),
-        ((0.7, 0.8), 8, 0.1, (0.1,), (-0.1, 0.0)),
-        ((7, 14), 1, 7, (7,), (0,)),
-    ],
-)
-def test_move_worked_out_by_hand(choices: tuple, steps: int, step: float, kept: tuple, dropped: tuple) -> None:
-    assert move(choices, steps, step) == (kept, dropped)
-
-
-def test_whole_numbers_stay_whole_and_ratios_stay_clean() -> None:
-    assert all(isinstance(choice, int) for choice in move((224, 256), -3, 64)[0])
-    choices: tuple = (3.0, 3.1, 3.5)
-    for _ in range(30):
-        choices, _ = move(choices, -1, 0.1)
-    assert choices == (6.0, 6.1, 6.5)
-
-
-def test_a_steeper_slope_never_leaves_larger_choices() -> None:
-    for choices, step in (((2, 3, 4), 1), ((224, 256, 288), 64), ((3.0, 3.5, 4.0), 0.5), ((7, 14), 7)):
-        lowest = [move(choices, steps, step)[0][0] for steps in range(12)]
-        highest = [move(choices, steps, step)[0][-1] for steps in range(12)]
-        assert highest == sorted(highest, reverse=True)
-        assert all(low > 0 for low in lowest)
 
 
 def by_dimension(space: SearchSpace, config: EvolutionConfig, samples: list[Evaluated], side: int) -> dict:
@@ -195,6 +159,8 @@ def test_every_edge_is_in_the_notes() -> None:
         "stage 1 window: 7 is the only choice, so there is no slope; it stays",
         "stage 1 mlp_ratio: 3.0 is the only choice, so there is no slope; it stays",
         "stage 1 qkv_dim: 224 is the only choice, so there is no slope; it stays",
+        "the slopes are those of one training: how much they differ from training to training is not in their standard "
+        "errors (evolution.trainings)",
         "stage 1 depth: all of -8, -7, -6 would be dropped; the smallest valid value 1 stays",
     )
     assert tuple(evolution.to_json()["notes"]) == evolution.notes
@@ -281,10 +247,12 @@ def test_without_resamples_there_is_no_standard_error() -> None:
 def test_the_record_is_plain_json_with_the_agreed_fields() -> None:
     record = evolve(SPACE, SIX, CONFIG, map_sizes=(10,), seed=0).to_json()
     assert json.loads(json.dumps(record)) == record
-    assert list(record) == ["space", "sampled_errors", "dimensions", "notes"]
+    sampled = ["sampled_errors", "sampled_params", "sampled_macs"]
+    assert list(record) == ["space", *sampled, "arm", "dimensions", "trainings", "notes"]
     assert set(record["dimensions"][0]) == {
         *("stage", "dimension", "choices", "expected", "top_tier", "et_errors", "num_samples"),
-        *("slope", "intercept", "slope_standard_error", "steps", "next_choices"),
+        *("slope", "intercept", "slope_standard_error", "sampling_standard_error", "training_standard_error"),
+        *("steps", "next_choices"),
     }
     assert [d["dimension"] for d in record["dimensions"]] == list(DIMENSIONS)
 

@@ -7,7 +7,8 @@ import pytest
 
 from s3_jax.cost import Cost, Evaluated
 from s3_jax.et_error import DimensionMeasure, ETError, SpaceMeasure
-from s3_jax.evolution import EvolutionConfig, evolve, fit_slopes
+from s3_jax.evolution import EvolutionConfig, evolve
+from s3_jax.slopes import fit_slopes
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace
 
 SPACE = SearchSpace((StageSpace((3, 4), (320, 352), (9, 10), (3.0, 3.5), (320, 352)),) * 2)
@@ -49,8 +50,11 @@ def test_a_standard_error_is_the_deviation_of_a_sample_of_slopes() -> None:
     dimension = DimensionMeasure(0, "depth", (1, 2), measures)
     resampled = {(0, "depth"): np.array([[0.0, 1.0], [5.0, 7.0], [1.0, 7.0], [np.nan, 3.0]])}
     measured = SpaceMeasure(measures[0], (dimension,), (), ())
-    (slope,), notes = fit_slopes(measured, resampled, EvolutionConfig(num_bootstrap=4))
+    config = EvolutionConfig()
+    (slope,), notes = fit_slopes([measured], [resampled], slope_unit=config.slope_unit, step_of=config.step)
     assert slope is not None
     assert (slope.slope, slope.intercept) == (3.0, 10.0)
     assert slope.standard_error == pytest.approx(np.sqrt(7))
-    assert notes == ("stage 1 depth: 1 of 4 resamples lack a choice and are left out",)
+    assert notes[0] == "stage 1 depth: 1 of 4 resamples lack a choice and are left out"
+    assert notes[1].startswith("the slopes are those of one training")
+    assert len(notes) == 2

@@ -17,7 +17,7 @@ ROOMS = ("classification", "segmentation")
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
     *("errors", "buckets", "paths", "writing", "limits", "mapping", "space", "cost"),
-    *("et_error", "evolution", "search", "config"),
+    *("et_error", "slopes", "arms", "evolution", "search", "config"),
     *(
         "models",
         "data",
@@ -30,7 +30,7 @@ ORDER = (
         "segmentation",
         "profiling",
     ),
-    *("pipeline", "finetune", "report", "notebook", "main"),
+    *("measured_run", "measuring", "pipeline", "finetune", "report", "notebook", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {
@@ -43,7 +43,9 @@ NARROW = {
     "space": {"errors"},
     "cost": {"errors", "limits", "space"},
     "et_error": {"errors", "space", "cost"},
-    "evolution": {"errors", "limits", "space", "cost", "et_error"},
+    "slopes": {"errors", "space", "et_error"},
+    "arms": {"errors", "space"},
+    "evolution": {"errors", "limits", "space", "cost", "et_error", "slopes", "arms"},
     "search": {"errors", "limits", "space", "cost"},
     "models": {"errors", "space", "cost"},
     "data": {"errors", "buckets", "paths"},
@@ -52,7 +54,7 @@ NARROW = {
     "progress": {"paths"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},
 }
-PURE = ("errors", "limits", "space", "cost", "et_error", "evolution", "search", "remaining")
+PURE = ("errors", "limits", "space", "cost", "et_error", "slopes", "arms", "evolution", "search", "remaining")
 WITHOUT_IO = (*PURE, "config", "models")
 IO_MODULES = {
     *("os", "io", "pathlib", "shutil", "subprocess", "socket", "tempfile", "urllib", "logging", "pickle"),

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from tiny_config import get_config
 
-from s3_jax import pipeline
+from s3_jax import measuring, pipeline
 from s3_jax.config import Config, config_of
 from s3_jax.errors import S3Error
 from s3_jax.mapping import to_mapping
@@ -75,7 +75,7 @@ def test_a_second_process_is_refused_while_the_first_lives_and_not_after_kill_9(
 
 
 def test_samples_without_a_choice_are_refused_before_anything_is_trained_or_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "fit", lambda *_: pytest.fail("trained before the samples were looked at"))
+    monkeypatch.setattr(measuring, "fit", lambda *_: pytest.fail("trained before the samples were looked at"))
     with pytest.raises(S3Error, match=r"none of the 1 sampled architectures has .*evolution.num_samples"):
         run_pipeline(tiny(num_samples=1), tmp_path, console=QUIET, stop=StopRequest())
     assert not list(tmp_path.iterdir())
@@ -87,7 +87,7 @@ def test_a_later_space_is_refused_with_advice_that_its_folder_allows(tmp_path):
     run = start_run(config, open_task(config), tmp_path, QUIET, StopRequest())
     space = SearchSpace(tuple(dataclasses.replace(s, embed_dim=(8, 16, 24)) for s in run.config.space.build().stages))
     with pytest.raises(S3Error, match=r"none of the 2 sampled .* give others with another --workdir"):
-        pipeline._samples(run, 1, space)
+        measuring.draw_samples(run, 1, space)
 
 
 def test_settings_are_recorded_with_a_version_and_accepted_again(tmp_path):

@@ -47,12 +47,16 @@ class Subset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
-    """What the images of a data set are used for; what is trained on is in neither holdout nor test."""
+    """What the images of a data set are used for; what is trained on is in none of holdout, judge and test.
+
+    But for one: single networks are trained on the holdout too, which is then measured on no more.
+    """
 
     train: Subset  # of supernets
-    train_and_holdout: Subset  # the whole train split, of single networks
+    train_and_holdout: Subset  # the train split but for the judging images, of single networks
     holdout: Subset  # for E-T Error and search
     test: Subset  # passed once for each network, at the end
+    judge: Subset | None = None  # for E-T Errors by which nothing is chosen; None where there are none
 
     def record(self) -> dict[str, Any]:
         """For each use the split, the images used and how many the split has.
@@ -60,6 +64,8 @@ class Splits:
         "overlap" tells how many test images E-T Error and search have seen, as in the paper's own protocol.
         """
         uses = {"train": self.train, "holdout": self.holdout, "test": self.test}
+        if self.judge is not None:
+            uses["judge"] = self.judge
         splits = {
             use: {"split": subset.split, "images": len(subset), "of": len(subset.source)}
             for use, subset in uses.items()
@@ -83,10 +89,10 @@ def check_apart(train: Subset, other: Subset | None, field: str) -> None:
         )
 
 
-def without(train: Subset, holdout: Subset) -> Subset:
+def without(train: Subset, held: Subset) -> Subset:
     """Training images that are not held out under another name, as a link to the same file is. Raises S3Error."""
     identities = train.source.identities
-    apart = ~np.isin(identities[train.indices], identities[holdout.indices])
+    apart = ~np.isin(identities[train.indices], identities[held.indices])
     if not apart.any():
         raise S3Error("every training image is held out under another name: the split has the same files many times")
     if twice := int((~apart).sum()):

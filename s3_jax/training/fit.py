@@ -50,11 +50,14 @@ def fit(
     config: TrainConfig,
     subset: Subset,
     initial: Callable[[], Variables] | None = None,
+    *,
+    own_order: bool = False,
 ) -> Trained:
     """Train the network of an architecture, or a supernet by the sandwich rule, on `subset` in the folder `phase`.
 
     Goes on from the last checkpoint there; a finished training is only read. initial: makes what to begin with, called
-    where there is no checkpoint; None for `initial_variables`.
+    where there is no checkpoint; None for `initial_variables`. own_order: the order of the examples and their
+    augmentation are the phase's own; otherwise all phases of a run share them.
     """
     num_steps, settings = num_updates(config, subset), run.config.run
     length = Length(num_steps, steps_per_epoch=len(subset) / config.batch_size)
@@ -65,7 +68,8 @@ def fit(
         state = training.begin(initial() if initial else initial_variables(run, phase, structure))
     if int(state.step) < num_steps:
         timing = Schedule(num_steps, settings.checkpoint_every, settings.log_every, settings.evaluate_every)
-        state = _train(run, phase, structure, config, subset, state, training.update, timing, checkpoints)
+        seed = int(run.rng(f"{phase}/order").integers(2**32)) if own_order else run.config.seed
+        state = _train(run, phase, structure, config, subset, seed, state, training.update, timing, checkpoints)
     checkpoints.close()
     return Trained(define(run.task, structure), gathered(run.mesh, state.eval_variables), structure)
 
@@ -84,6 +88,7 @@ def _train(
     structure: Structure,
     config: TrainConfig,
     subset: Subset,
+    seed: int,
     state: TrainState,
     compiled: Callable[..., tuple[TrainState, dict[str, Any]]],
     timing: Schedule,
@@ -108,7 +113,7 @@ def _train(
         say(run.clock.console, f"{phase} is not evaluated on the way: it is trained on the images held out before")
     elif timing.evaluate_every:
         evaluate = evaluation_on_holdout(run, structure)
-    batches = _batches(run, subset, config.batch_size, int(state.step))
+    batches = _batches(run, subset, config.batch_size, seed, int(state.step))
     with closing(batches):
         return train(
             phase,
@@ -125,13 +130,13 @@ def _train(
         )
 
 
-def _batches(run: Run, subset: Subset, batch_size: int, start_step: int) -> Generator[Batch, None, None]:
+def _batches(run: Run, subset: Subset, batch_size: int, seed: int, start_step: int) -> Generator[Batch, None, None]:
     """This process's part of the batches of a training."""
     data = run.config.data
     return train_batches(
         run.task.examples(subset, training=True),
         batch_size=batch_size,
-        seed=run.config.seed,
+        seed=seed,
         num_workers=data.num_workers,
         skip_bad=data.on_bad_image == "skip",
         start_step=start_step,
