@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from s3_jax.slopes import SLOPE_UNITS, Slope, fit_slopes, mean_measure
 from s3_jax.space import HEAD_DIM, Choice, SearchSpace
 
 ROUNDINGS = ("floor", "toward_zero")
+NOISE_STANDARD_ERRORS = 2.0  # a slope no further from zero than this many standard errors is called noise
 
 Step = Annotated[int, whole(1, 10_000)]  # of a dimension of whole numbers
 _WHOLE_HEADS = Limit(
@@ -107,6 +108,32 @@ class DimensionEvolution:
             "steps": self.steps,
             "next_choices": list(self.next_choices),
         }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], *, top_k: int) -> DimensionEvolution:
+        """What `to_json` wrote in a space of this top_k; it has no lines of single trainings.
+
+        Raises S3Error where the record is not one.
+        """
+        measure = DimensionMeasure.from_json(record, top_k=top_k)
+        try:
+            whole, sampling, training = (
+                record.get(f"{part}_standard_error") for part in ("slope", "sampling", "training")
+            )
+            slope = None
+            if record["slope"] is not None:
+                line = float(record["slope"]), float(record["intercept"])
+                slope = Slope(*line, whole, sampling, training, trainings=())
+            return cls(measure, slope, record["steps"], tuple(record["next_choices"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise S3Error(f"not a record of a dimension's evolution: {error!r}") from error
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the slope lies within 2 standard errors of zero; a slope without standard error is not judged."""
+        if self.slope is None or self.slope.standard_error is None:
+            return False
+        return abs(self.slope.slope) <= NOISE_STANDARD_ERRORS * self.slope.standard_error
 
 
 @dataclasses.dataclass(frozen=True)

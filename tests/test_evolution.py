@@ -8,7 +8,7 @@ import pytest
 
 from s3_jax.cost import Budget, Cost, Evaluated
 from s3_jax.errors import S3Error
-from s3_jax.evolution import EvolutionConfig, check_size, evolve, merge_windows, whole_steps
+from s3_jax.evolution import DimensionEvolution, EvolutionConfig, check_size, evolve, merge_windows, whole_steps
 from s3_jax.slopes import abscissa, fit_line
 from s3_jax.space import DIMENSIONS, Architecture, Block, SearchSpace, Stage, StageSpace, sample
 
@@ -296,3 +296,18 @@ def test_map_sizes_of_other_stages_are_refused() -> None:
 def test_settings_that_cannot_be_are_refused_at_the_door(field: str, value: object, message: str) -> None:
     with pytest.raises(S3Error, match=f"evolution.{message}"):
         EvolutionConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_dimensions_are_read_as_they_were_written_and_nothing_else_is() -> None:
+    evolution = evolve(SPACE, SIX, CONFIG, map_sizes=(7,), seed=0)
+    top_k = evolution.measure.space.top_k
+    for dimension in evolution.dimensions:
+        record = dimension.to_json()
+        assert DimensionEvolution.from_json(record, top_k=top_k).to_json() == record
+    older = {
+        key: value for key, value in record.items() if key not in ("sampling_standard_error", "training_standard_error")
+    }
+    assert DimensionEvolution.from_json(older, top_k=top_k).next_choices == tuple(record["next_choices"])
+    for damage in ({"slope": "steep"}, {"next_choices": 3}, {"expected": []}):
+        with pytest.raises(S3Error, match="not a record of a dimension"):
+            DimensionEvolution.from_json(record | damage, top_k=top_k)
