@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s3_jax.models.heads import Heads, OverHeads
+from s3_jax.models.heads import Heads, OverHeads, all_at_once
 from s3_jax.models.layers import Attention, Count, Linear, pad_to_multiple, product
 from s3_jax.space import HEAD_DIM
 
@@ -81,10 +81,27 @@ def attend_within(
     windows' shift, if they have one, applies. A map that is no multiple of the window is padded right and bottom with
     tokens that have the bias alone; they are attended to, as in Swin, where zeros are padded before the linear layer.
     """
-    (height, width), count = qkv.shape[1:3], bias.shape[1]
-    qkv = pad_to_multiple(qkv, (windows.side, windows.side))
-    heads = Heads(qkv, bias.swapaxes(0, 1).reshape(count, -1), relative_bias(table, windows.side))
+    height, width = qkv.shape[1:3]
+    heads = _heads(qkv, bias, table, windows.side)
     return over_heads(partial(attend, windows=windows), heads, shifted, active)[:, :height, :width]
+
+
+def attention_weights(weights: Attention, x: Array, windows: Windows) -> Array:
+    """With which weights `window_attention` adds up values: (B, H, W, C) to (B, H, W, heads, side^2), float32.
+
+    They are those of each token over the tokens of its window in the rolled and padded map, row by row; their sum is 1.
+    """
+    height, width = x.shape[1:3]
+    qkv, bias, table = project_qkv(weights.qkv.kernel[...], x), weights.qkv.bias[...], weights.bias_table[...]
+    heads = _heads(qkv, bias, table, windows.side)
+    found = all_at_once(partial(weigh, windows=windows), heads, True, None)[:, :height, :width]
+    return found.reshape(*found.shape[:3], len(heads.bias), -1)
+
+
+def _heads(qkv: Array, bias: Array, table: Array, side: int) -> Heads:
+    """What `attend_within` is given, of a map that is padded to multiples of the window's side."""
+    padded = pad_to_multiple(qkv, (side, side))
+    return Heads(padded, bias.swapaxes(0, 1).reshape(bias.shape[1], -1), relative_bias(table, side))
 
 
 def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Windows) -> Array:
@@ -93,23 +110,45 @@ def attend(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Window
     inputs: queries, keys and values; their bias (96,); what is added to the logits of a window's pairs of tokens
     (side^2, side^2).
     """
-    qkv, bias, of_pairs = inputs
-    size, (side, shift) = qkv.shape[1:3], windows
-    qkv = qkv + bias.astype(qkv.dtype)
-    for axis in (1, 2):
-        qkv = roll_back(qkv, shift[axis - 1], axis, shifted)
-    query, key, value = (partition(part, side) for part in jnp.split(qkv, 3, axis=-1))
-    logits = jnp.einsum("bwnd,bwmd->bwnm", query * HEAD_DIM**-0.5, key).astype(jnp.float32)
-    logits = add_bias(logits, of_pairs)
-    if any(shift):
-        logits = logits + jnp.where(shifted, _apart(size, windows), 0.0)
+    query, key, value = _in_windows(inputs, shifted, windows)
     # A softmax whose division comes last, where it is 32 numbers a token and not side^2.
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    weights = _exponentials(query, key, inputs, shifted, windows)
     total = weights.sum(-1, keepdims=True)
     x = jnp.einsum("bwnm,bwmd->bwnd", weights.astype(value.dtype), value) / total.astype(value.dtype)
+    return _on_map(x, inputs[0].shape[1:3], shifted, windows)
+
+
+def weigh(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Windows) -> Array:
+    """The weights of one head, as `attend` has them, over each token's window: (B, H, W, 96) to (B, H, W, side^2)."""
+    query, key, _ = _in_windows(inputs, shifted, windows)
+    weights = _exponentials(query, key, inputs, shifted, windows)
+    return _on_map(weights / weights.sum(-1, keepdims=True), inputs[0].shape[1:3], shifted, windows)
+
+
+def _in_windows(inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Windows) -> list[Array]:
+    """Queries, keys and values of one head, with their bias: (B, H, W, 96) to three of (B, windows, side^2, 32)."""
+    qkv = inputs[0] + inputs[1].astype(inputs[0].dtype)
+    for axis in (1, 2):
+        qkv = roll_back(qkv, windows.shift[axis - 1], axis, shifted)
+    return [partition(part, windows.side) for part in jnp.split(qkv, 3, axis=-1)]
+
+
+def _exponentials(
+    query: Array, key: Array, inputs: tuple[Array, Array, Array], shifted: Shifted, windows: Windows
+) -> Array:
+    """The softmax over a window's keys before its division: (B, windows, side^2, side^2), float32."""
+    logits = jnp.einsum("bwnd,bwmd->bwnm", query * HEAD_DIM**-0.5, key).astype(jnp.float32)
+    logits = add_bias(logits, inputs[2])
+    if any(windows.shift):
+        logits = logits + jnp.where(shifted, _apart(inputs[0].shape[1:3], windows), 0.0)
+    return jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+
+
+def _on_map(x: Array, size: tuple[int, ...], shifted: Shifted, windows: Windows) -> Array:
+    """Windows (B, windows, side^2, C) as the map of `size` that was cut, before it was rolled: (B, H, W, C)."""
     x = unpartition(x, size)
     for axis in (1, 2):
-        x = roll_on(x, shift[axis - 1], axis, shifted)
+        x = roll_on(x, windows.shift[axis - 1], axis, shifted)
     return x
 
 

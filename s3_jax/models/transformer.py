@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,16 @@ class TransformerBlock(nnx.Module):
         self.attention = Attention(dim, choice.heads, choice.window, std=std, rngs=rngs)
         self.norm2 = LayerNorm((dim,))
         self.mlp = Mlp(dim, hidden_dim(dim, choice.mlp_ratio), std=std, rngs=rngs)
+
+
+class BlockInput(NamedTuple):
+    """A block of a network and what goes into it: where it is, its weights, its map (B, H, W, C) and its windows."""
+
+    stage: int  # from 0
+    place: int  # in its stage, from 0
+    block: TransformerBlock
+    x: Array
+    windows: Windows
 
 
 class TransformerStage(nnx.Module):
@@ -157,13 +167,31 @@ class S3Transformer(nnx.Module):
         counts = [stage.embed_dim if subnet else None for stage in (subnet.stages if subnet else maps)]  # type: ignore[union-attr]
         return [layer_norm(norm, x, count) for norm, x, count in zip(self.output_norms, maps, counts, strict=True)]
 
+    def block_inputs(self, x: Array, *, dense: bool = False) -> list[BlockInput]:
+        """What goes into each block of a network, from the first to the last, for images (B, H, W, channels).
+
+        dense: as for `features`. Raises S3Error for a supernet, whose blocks are not computed one by one.
+        """
+        if self.space is not None:
+            raise S3Error("a supernet's blocks cannot be looked at: build a network at one of its architectures")
+        seen: list[BlockInput] = []
+        self._maps(x, None, dense=dense, max_drop_path=0.0, key=None, seen=seen)
+        return seen
+
     def _subnet(self, subnet: SubnetMask | None) -> SubnetMask | None:
         if self.space is None and subnet is not None:
             raise S3Error("this network was built at an architecture and takes no subnet; build it at a space")
         return self.mask(self.architecture) if self.space is not None and subnet is None else subnet
 
     def _maps(
-        self, x: Array, subnet: SubnetMask | None, *, dense: bool, max_drop_path: float, key: Array | None
+        self,
+        x: Array,
+        subnet: SubnetMask | None,
+        *,
+        dense: bool,
+        max_drop_path: float,
+        key: Array | None,
+        seen: list[BlockInput] | None = None,
     ) -> list[Array]:
         count = subnet.stages[0].embed_dim if subnet else None
         x = patch_embed(self.patch, x.astype(self.dtype))
@@ -173,7 +201,7 @@ class S3Transformer(nnx.Module):
         maps = []
         for i, stage in enumerate(self.stages):
             stage_key = None if key is None else jax.random.fold_in(key, i)
-            x = self._run_stage(i, stage, x, subnet, rates[i], stage_key, dense)
+            x = self._run_stage(i, stage, x, subnet, rates[i], stage_key, dense, seen)
             maps.append(x)
             if i < len(self.merges):
                 counts = (subnet.stages[i].embed_dim, subnet.stages[i + 1].embed_dim) if subnet else (None, None)
@@ -196,6 +224,7 @@ class S3Transformer(nnx.Module):
         rates: Array,
         key: Array | None,
         dense: bool,
+        seen: list[BlockInput] | None,
     ) -> Array:
         limit = None if dense else min(x.shape[1:3])
         if self.space is not None and subnet is not None:
@@ -204,6 +233,8 @@ class S3Transformer(nnx.Module):
             return run(stage.blocks, x, mask, space, rates, key, execution=self.execution)
         for j, (block, choice) in enumerate(zip(stage.blocks, self.architecture.stages[i].blocks, strict=True)):
             windows = windows_of_block(choice.window, x.shape[1], x.shape[2], j, limit)
+            if seen is not None:
+                seen.append(BlockInput(i, j, block, x, windows))
             over_heads = self.execution.over_heads
             step = partial(run_block, windows=windows, over_heads=over_heads, batch_axis=self.batch_axis)
             block_key = None if key is None else jax.random.fold_in(key, j)
