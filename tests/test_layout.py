@@ -17,7 +17,7 @@ ROOMS = ("classification", "segmentation")
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
     *("errors", "buckets", "paths", "writing", "limits", "mapping", "space", "cost"),
-    *("et_error", "slopes", "arms", "evolution", "search", "config"),
+    *("et_error", "equal_cost", "slopes", "arms", "evolution", "search", "config"),
     *(
         "models",
         "data",
@@ -43,6 +43,7 @@ NARROW = {
     "space": {"errors"},
     "cost": {"errors", "limits", "space"},
     "et_error": {"errors", "space", "cost"},
+    "equal_cost": {"errors"},
     "slopes": {"errors", "space", "et_error"},
     "arms": {"errors", "space"},
     "evolution": {"errors", "limits", "space", "cost", "et_error", "slopes", "arms"},
@@ -54,7 +55,10 @@ NARROW = {
     "progress": {"paths"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},
 }
-PURE = ("errors", "limits", "space", "cost", "et_error", "slopes", "arms", "evolution", "search", "remaining")
+PURE = (
+    *("errors", "limits", "space", "cost", "et_error", "equal_cost", "slopes", "arms"),
+    *("evolution", "search", "remaining"),
+)
 WITHOUT_IO = (*PURE, "config", "models")
 IO_MODULES = {
     *("os", "io", "pathlib", "shutil", "subprocess", "socket", "tempfile", "urllib", "logging", "pickle"),
