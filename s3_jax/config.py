@@ -148,6 +148,8 @@ class DataConfig:
     # Of train, kept out of training for E-T Error and search; the paper does not say.
     holdout_fraction: Annotated[float, number(0, 1, above=True, below=True)] = 0.1
     holdout_split: str = ""  # "" | a split that E-T Error and search use instead (the paper's own protocol: "test")
+    # Of train, kept out of all training, slopes and search, for E-T Errors by which nothing is chosen; 0: none.
+    judge_fraction: Annotated[float, number(0, 1, below=True)] = 0.0
     num_workers: Annotated[int, whole(0, 1024)] = 0  # loader processes; the batches do not depend on it
     cache_in_memory: bool = False  # keep decoded images, 3 bytes a pixel, from their first use on (in every worker)
     on_bad_image: Annotated[str, one_of(*ON_BAD_IMAGE)] = "error"  # skip: leave unreadable images out and count them

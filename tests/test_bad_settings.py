@@ -12,7 +12,7 @@ import tiny_config
 from bad_inputs import AS_MAIN, Tally
 from rich.console import Console
 
-from s3_jax import pipeline
+from s3_jax import measuring, pipeline
 from s3_jax.classification import task
 from s3_jax.classification.dataset import open_data
 from s3_jax.config import config_of
@@ -44,6 +44,7 @@ BAD = {
     "data.test_split": ("", "nothing", "train"),
     "data.holdout_split": ("nothing", "train"),
     "data.holdout_fraction": (0.0, 1.0, -0.5, 2.0),
+    "data.judge_fraction": (-0.1, 1.0, 0.9),
     "data.num_workers": (-1,),
     "data.on_bad_image": ("ignore", ""),
     "data.std": ((0.0, 0.0, 0.0), (-0.2, -0.2, -0.2)),
@@ -92,6 +93,11 @@ BAD = {
     "evolution.step_mlp_ratio": (0.0,),
     "evolution.step_qkv_dim": (0, 48),
     "evolution.max_space_size": (0.0, 3.0),
+    "evolution.trainings": (0, -1, 1001),
+    "evolution.training_share": (0.0, -0.5, 1.5),
+    "evolution.min_z": (-1.0,),
+    "evolution.arm": ("best", "", "random"),
+    "evolution.measured_run": ("runs/nothing",),
     "search.population": (0, 3),
     "search.generations": (0,),
     "search.top": (0,),
@@ -148,7 +154,7 @@ def test_settings_are_refused_by_name_before_anything_is_trained_or_written(kind
     def reached(*_: Any, **__: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr(pipeline, "fit", reached)
+    monkeypatch.setattr(measuring, "fit", reached)
     monkeypatch.setattr(task, "open_data", open_data_once)
     monkeypatch.setattr(start, "environment", dict)
     whole, workdir, tally = (

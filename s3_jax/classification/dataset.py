@@ -1,8 +1,9 @@
-"""Which images serve as train, holdout and test."""
+"""Which images serve as train, holdout, judge and test."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from absl import logging
 
 from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.data.image_folder import open_image_folder
-from s3_jax.data.randomness import HOLDOUT, generator
+from s3_jax.data.randomness import HOLDOUT, JUDGE, generator
 from s3_jax.data.sources import CachedImages, OpenedSource, open_digits
 from s3_jax.data.splits import Splits, Subset, check_apart, without
 from s3_jax.data.tfds_source import open_tfds
@@ -55,6 +56,7 @@ class ImageData:
 def open_data(config: ClassificationDataConfig, *, seed: int) -> ImageData:
     """The data set of a configuration, with a holdout drawn from `seed` (or `holdout_split`, and all of train trained).
 
+    Judging images are drawn from what the holdout leaves of train, so the holdout does not depend on them.
     Raises S3Error for settings that are none, a data set that is missing or unfit, an empty split, a test or holdout
     split that shares images with train, and a single class.
     """
@@ -75,12 +77,10 @@ def open_data(config: ClassificationDataConfig, *, seed: int) -> ImageData:
     else:
         train, holdout = _hold_out(whole, config.holdout_fraction, seed, opened.class_names)
         train = without(train, holdout)
-    return ImageData(
-        source=config.source,
-        name=opened.name,
-        class_names=opened.class_names,
-        splits=Splits(train, whole, holdout, test=subsets[config.test_split]),
-    )
+    splits = Splits(train, whole, holdout, test=subsets[config.test_split])
+    if config.judge_fraction:
+        splits = _with_judge(splits, config.judge_fraction, seed, opened.class_names)
+    return ImageData(config.source, opened.name, opened.class_names, splits)
 
 
 def open_split(config: ClassificationDataConfig, split: str) -> OneSplit:
@@ -122,7 +122,44 @@ def _hold_out(whole: Subset, fraction: float, seed: int, class_names: tuple[str,
             "each needs two images at least; add some, or set data.holdout_split"
         )
     _tell_small_classes(class_names, sizes)
-    order = generator(seed, HOLDOUT).permutation(len(labels))
+    return _drawn(whole, held, generator(seed, HOLDOUT))
+
+
+def _with_judge(splits: Splits, fraction: float, seed: int, class_names: tuple[str, ...]) -> Splits:
+    """The splits with `fraction` of the train split, of each class, taken out of all training as judging images.
+
+    Raises S3Error where a class that is trained would have no image left to train or to judge on.
+    """
+    train, whole = splits.train, splits.train_and_holdout
+    share = fraction * len(whole) / len(train)
+    sizes = np.bincount(np.asarray(train.source.labels)[train.indices], minlength=len(class_names))
+    held = held_of_classes(sizes, min(share, 1.0))
+    lacking = [class_names[label] for label in np.flatnonzero((sizes > 0) & ((held == 0) | (held == sizes)))]
+    if share >= 1 or not round(share * len(train)) or lacking:
+        raise S3Error(_bad_judge_fraction(fraction, whole, train, lacking))
+    kept, judge = _drawn(train, held, generator(seed, JUDGE))
+    others = dataclasses.replace(whole, indices=np.setdiff1d(whole.indices, judge.indices))
+    return dataclasses.replace(
+        splits, train=without(kept, judge), train_and_holdout=without(others, judge), judge=judge
+    )
+
+
+def _bad_judge_fraction(fraction: float, whole: Subset, train: Subset, lacking: Sequence[str]) -> str:
+    wanted = f"data.judge_fraction = {fraction} of {len(whole):,} training images, {len(train):,} besides the holdout"
+    if lacking:
+        more = f" and {len(lacking) - 10:,} more" if len(lacking) > 10 else ""
+        named = ", ".join(lacking[:10]) + more
+        return (
+            f"{wanted}: {len(lacking):,} classes have too few to train and judge on: {named}; add some, or set it to 0"
+        )
+    return f"{wanted}: it must leave some to train on and some to judge on; choose another, or 0 for none"
+
+
+def _drawn(whole: Subset, held: np.ndarray, rng: np.random.Generator) -> tuple[Subset, Subset]:
+    """The subset without `held` (C,) images drawn from each class, and those."""
+    labels = np.asarray(whole.source.labels)[whole.indices]
+    sizes = np.bincount(labels, minlength=len(held))
+    order = rng.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # of an image among those of its class
     chosen = place < np.repeat(held, sizes)

@@ -150,6 +150,11 @@ def start_run(config: Config, task: Task, workdir: AnyPath, console: Console, st
 
     Raises S3Error for settings that do not fit them, and for other data than the run began with.
     """
+    if config.data.judge_fraction and task.splits.judge is None:
+        raise S3Error(
+            f"config.data.judge_fraction = {config.data.judge_fraction}: the task {config.task} has no judging images; "
+            "leave it at 0"
+        )
     mesh = make_mesh(config.run.num_devices)
     first, examples = jax.process_index() == 0, task.examples(task.splits.train, training=True)
     for field, settings in (("train", config.train), ("retrain.train", config.retrain.train)):
