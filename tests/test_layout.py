@@ -53,7 +53,7 @@ NARROW = {
     "task": {"errors", "space", "cost", "config", "models", "data"},
     "remaining": set(),
     "progress": {"paths"},
-    "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error"},
+    "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error", "evolution"},
 }
 PURE = (
     *("errors", "limits", "space", "cost", "et_error", "equal_cost", "slopes", "arms"),

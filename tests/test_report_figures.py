@@ -123,7 +123,7 @@ def test_slopes_stand_between_spaces_and_noise_is_marked(run: RunRecord) -> None
             if record.slope is None:
                 assert words == []
                 continue
-            slope, spread = text.slope(record.slope, record.slope_standard_error)
+            slope, spread = text.slope(record.slope.slope, record.slope.standard_error)
             assert [t.get_text() for t in words] == [f"{slope}\n{spread}"]
             assert words[0].get_fontweight() == ("normal" if record.is_noise else "bold")
             assert {line.get_linestyle() for line in lines} == {"--" if record.is_noise else "-"}

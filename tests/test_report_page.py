@@ -217,8 +217,8 @@ def test_ids_are_unique_and_references_meet_them(finished: Finished) -> None:
 def test_figures_are_on_the_page_and_beside_it(finished: Finished) -> None:
     workdir, _, page = finished
     labels = [value for name, value in page.attributes if name == "aria-label" and value != "Sections"]
-    assert len(labels) == page.tags["svg"] == 1 + 2 + 2 + 2 + 2  # Fig. 2 is in two halves on a narrow screen
-    for name in ("space_choices", "error_distribution", "search", "training_loss"):
+    assert len(labels) == page.tags["svg"] == 1 + 2 + 5 * 2  # Fig. 2 is in two halves on a narrow screen
+    for name in ("space_choices", "error_distribution", "depths", "error_over_macs", "search", "training_loss"):
         with Image.open(workdir / "report" / f"{name}.png") as image:
             assert min(image.size) > 500
             colours = image.convert("RGB").getcolors(maxcolors=1 << 24)
@@ -321,7 +321,7 @@ def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     first, second = (tmp_path / name / "report" for name in ("first", "second"))
     names = sorted(path.name for path in first.iterdir())
     assert names == sorted(path.name for path in second.iterdir())
-    assert len(names) == 10
+    assert len(names) == 12
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 

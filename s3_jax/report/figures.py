@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from s3_jax.evolution import DimensionEvolution
 from s3_jax.report import text, theme
 from s3_jax.report.names import Names
-from s3_jax.report.records import DimensionRecord, SpaceRecord
+from s3_jax.report.records import SpaceRecord
 
 Curve = tuple[np.ndarray, np.ndarray]  # updates (N,), losses (N,)
 
@@ -57,44 +58,56 @@ def fitting_panel_width(at_least: float, num_spaces: int) -> float:
 
 def error_distribution_figure(spaces: Sequence[SpaceRecord], names: Names, *, width: float = 7.0) -> Figure:
     """Fig. 6: for each measured space the share of sampled architectures with at most that error. width: inches."""
-    figure = Figure(figsize=(width, 3.3 + 0.19 * len(spaces)), layout="constrained")
-    axes = figure.subplots()
-    for space in spaces:
-        if space.errors is not None and space.errors.sampled_errors:
-            _draw_distribution(axes, space)
-    axes.set_xlabel(names.error_axis)
-    axes.set_ylabel("Architectures with at most this error (%)")
+    share = "Architectures with at most this error (%)"
+    figure, axes = figure_of_spaces(spaces, _draw_distribution, names.error_axis, share, width=width)
     axes.set_ylim(0, 102)
-    axes.grid(True)
-    figure.legend(loc="outside upper left", handlelength=2.6, borderaxespad=0.2)
     return figure
 
 
 def search_figure(spaces: Sequence[SpaceRecord], names: Names, *, width: float = 7.0) -> Figure:
     """For each searched space the error of every architecture in the order of the search, and the best so far."""
+    order = "Architectures that the search has evaluated"
+    figure, axes = figure_of_spaces(spaces, _draw_search, order, names.error_axis, width=width)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure
+
+
+def figure_of_spaces(
+    spaces: Sequence[SpaceRecord], draw: Callable[[Axes, SpaceRecord], None], x: str, y: str, *, width: float
+) -> tuple[Figure, Axes]:
+    """A figure of one panel, in which each space draws what its line of the legend says. x, y: labels of the axes."""
     figure = Figure(figsize=(width, 3.3 + 0.19 * len(spaces)), layout="constrained")
     axes = figure.subplots()
     for space in spaces:
-        if space.searched_errors:
-            _draw_search(axes, space)
-    axes.set_xlabel("Architectures that the search has evaluated")
-    axes.set_ylabel(names.error_axis)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        draw(axes, space)
+    axes.set(xlabel=x, ylabel=y)
     axes.grid(True)
     figure.legend(loc="outside upper left", handlelength=2.6, borderaxespad=0.2)
-    return figure
+    return figure, axes
 
 
 def loss_figure(panels: Mapping[str, Mapping[str, Curve]], spaces: Sequence[SpaceRecord], *, columns: int) -> Figure:
     """Training losses over updates, one panel for each entry of `panels`: title -> phase -> (steps, losses)."""
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(0.3 + 3.6 * columns, 3.3 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+    figure, grid = figure_of_panels(len(panels), columns, width=3.6, height=3.3)
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         _draw_losses(axes, title, curves, spaces)
     return figure
+
+
+def figure_of_panels(count: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, row by row, and the panels. width, height: inches of each."""
+    rows = -(-count // columns)
+    figure = Figure(figsize=(0.3 + width * columns, height * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid[:count]
+
+
+def distribution(errors: Sequence[float] | np.ndarray) -> Curve:
+    """Errors (N + 1,) and the percentage (N + 1,) of all that are at most so large, to be drawn as steps."""
+    ascending = np.sort(errors)
+    return np.concatenate([ascending[:1], ascending]), 100 * np.arange(len(ascending) + 1) / len(ascending)
 
 
 def loss_panels(metrics: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
@@ -146,7 +159,7 @@ def _draw_choices(axes: Axes, spaces: Sequence[SpaceRecord], stage: int, dimensi
 
 
 def _draw_tendency(
-    axes: Axes, k: int, before: Sequence[float], after: Sequence[float], record: DimensionRecord | None
+    axes: Axes, k: int, before: Sequence[float], after: Sequence[float], record: DimensionEvolution | None
 ) -> None:
     colour, style = theme.light("muted"), _NOISE_STYLE if record is not None and record.is_noise else "solid"
     axes.fill_between([k, k + 1], [before[0], after[0]], [before[-1], after[-1]], color=colour, alpha=0.09, lw=0)
@@ -154,11 +167,12 @@ def _draw_tendency(
         axes.plot([k, k + 1], [before[end], after[end]], color=colour, alpha=0.75, lw=0.9, linestyle=style, zorder=2)
 
 
-def _draw_slope(axes: Axes, k: int, record: DimensionRecord) -> None:
+def _draw_slope(axes: Axes, k: int, record: DimensionEvolution) -> None:
+    assert record.slope is not None
     axes.text(
         k + 0.5,
         0.97,
-        "\n".join(text.slope(record.slope, record.slope_standard_error)).strip(),
+        "\n".join(text.slope(record.slope.slope, record.slope.standard_error)).strip(),
         transform=axes.get_xaxis_transform(),
         ha="center",
         va="top",
@@ -180,34 +194,19 @@ def _choices_legend(figure: Figure, spaces: Sequence[SpaceRecord], *, columns: i
 
 def _draw_distribution(axes: Axes, space: SpaceRecord) -> None:
     assert space.errors is not None
-    errors, whole = np.sort(space.errors.sampled_errors), space.errors.space
-    shares = 100 * np.arange(len(errors) + 1) / len(errors)
-    axes.step(
-        np.concatenate([errors[:1], errors]),
-        shares,
-        where="post",
-        color=theme.space_colour(space.index),
-        linestyle=theme.space_line(space.index),
-        lw=1.8,
-        label=f"Space {space.name}: E-T Error {text.percent(whole.et_error)} % "
-        f"(expected {text.percent(whole.expected)}, top tier {text.percent(whole.top_tier)})",
-    )
+    whole = space.errors.space
+    parts = f"expected {text.percent(whole.expected)}, top tier {text.percent(whole.top_tier)}"
+    label = f"Space {space.name}: E-T Error {text.percent(whole.et_error)} % ({parts})"
+    drawn = distribution(space.errors.sampled_errors)
+    axes.step(*drawn, where="post", label=label, **theme.space_style(space.index))
 
 
 def _draw_search(axes: Axes, space: SpaceRecord) -> None:
     errors = np.array(space.searched_errors)
     best, order = np.minimum.accumulate(errors), np.arange(1, len(errors) + 1)
-    colour = theme.space_colour(space.index)
-    axes.plot(order, errors, "o", ms=2.6, mew=0, color=colour, alpha=0.4)
-    axes.step(
-        order,
-        best,
-        where="post",
-        color=colour,
-        linestyle=theme.space_line(space.index),
-        lw=1.8,
-        label=f"Space {space.name}: best so far, {text.percent(float(best[-1]))} % in the end",
-    )
+    axes.plot(order, errors, "o", ms=2.6, mew=0, color=theme.space_colour(space.index), alpha=0.4)
+    label = f"Space {space.name}: best so far, {text.percent(float(best[-1]))} % in the end"
+    axes.step(order, best, where="post", label=label, **theme.space_style(space.index))
 
 
 def _draw_losses(axes: Axes, title: str, curves: Mapping[str, Curve], spaces: Sequence[SpaceRecord]) -> None:
@@ -215,13 +214,12 @@ def _draw_losses(axes: Axes, title: str, curves: Mapping[str, Curve], spaces: Se
     names |= {f"retrain/best_{space.name}": (space.index, f"Best of space {space.name}") for space in spaces}
     for count, (phase, (steps, losses)) in enumerate(curves.items()):
         index, label = names.get(phase.removesuffix("/train"), (count, phase))
-        style = {"color": theme.space_colour(index), "linestyle": theme.space_line(index), "label": label}
-        axes.plot(*_thinned(steps, losses), lw=1.5, marker="o" if len(steps) == 1 else None, ms=4, **style)
+        style: dict[str, Any] = theme.space_style(index) | {"lw": 1.5, "marker": "o" if len(steps) == 1 else None}
+        axes.plot(*_thinned(steps, losses), ms=4, label=label, **style)
     everything = np.concatenate([losses for _, losses in curves.values()])
     if everything.min() > 0 and everything.max() > _LOG_RATIO * everything.min():
         axes.set_yscale("log")
-    axes.set_xlabel("Updates")
-    axes.set_ylabel(title)
+    axes.set(xlabel="Updates", ylabel=title)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.grid(True)

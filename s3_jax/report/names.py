@@ -32,6 +32,11 @@ class Names:
         """The label of an axis of errors, as the search and the E-T Error measure them."""
         return f"{self.error[:1].upper()}{self.error[1:]} with inherited weights (%)"
 
+    @property
+    def error_label(self) -> str:
+        """The same where there is less room."""
+        return f"{self.error[:1].upper()}{self.error[1:]} (%)"
+
 
 def names_of(result: Mapping[str, Any]) -> Names:
     """The names in a result.json, or in an environment.json while there is no result."""

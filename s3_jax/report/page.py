@@ -9,10 +9,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from s3_jax.evolution import DimensionEvolution
 from s3_jax.report import text, theme
 from s3_jax.report.facts import facts, flat, seen_of_test
 from s3_jax.report.names import names_of
-from s3_jax.report.records import DimensionRecord, RunRecord
+from s3_jax.report.records import RunRecord
+from s3_jax.report.sample_figures import deepest_choice
 from s3_jax.space import Block
 
 Figures = Mapping[str, Mapping[str, Sequence[Markup]]]
@@ -63,7 +65,7 @@ def _templates() -> jinja2.Environment:
     written = (text.percent, text.quantity, text.size, text.choice, text.choices, text.dimension, text.steps)
     shown = (*written, text.depths, text.widths, alike, flat)
     templates.filters |= {function.__name__: function for function in shown}
-    templates.filters["slope"] = lambda record: text.slope(record.slope, record.slope_standard_error)
+    templates.filters["slope"] = lambda slope: text.slope(slope and slope.slope, slope and slope.standard_error)
     templates.filters["pairs"] = lambda measure: zip(measure.choices, measure.measures, strict=True)
     templates.filters["in_rows"] = _in_rows
     return templates
@@ -80,6 +82,7 @@ def _view(run: RunRecord, figures: Figures) -> dict[str, Any]:
         "seen_of_test": seen_of_test(run),
         "figures": figures,
         "notes": _notes(run),
+        "by_depth": deepest_choice(run.spaces),
         "colours": theme.COLOURS,
         "num_colours": theme.NUM_SPACE_COLOURS,
     }
@@ -91,7 +94,7 @@ def _title(run: RunRecord) -> str:
     return str(name) if seed is None else f"{name}, seed {seed}"
 
 
-def _in_rows(dimensions: Sequence[DimensionRecord]) -> list[DimensionRecord]:
+def _in_rows(dimensions: Sequence[DimensionEvolution]) -> list[DimensionEvolution]:
     """Stage by stage, and in the order of Fig. 2's rows."""
     return sorted(dimensions, key=lambda record: (record.measure.stage, _ROWS.get(record.measure.dimension, 99)))
 

@@ -7,43 +7,22 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from s3_jax.cost import Evaluated
+from s3_jax.cost import Cost, Evaluated
 from s3_jax.errors import S3Error
-from s3_jax.et_error import DimensionMeasure, ETError
+from s3_jax.et_error import ETError
+from s3_jax.evolution import DimensionEvolution
 from s3_jax.paths import AnyPath
 from s3_jax.report.rows import ResultRow, result_rows
-from s3_jax.space import Choice, SearchSpace
+from s3_jax.space import Architecture, SearchSpace
 from s3_jax.writing import unsealed
 
-T = TypeVar("T")
+_UNTOLD = "evaluated.jsonl does not have every sampled architecture, so no figure shows them by their depth"
 
-NOISE_STANDARD_ERRORS = 2.0  # a slope no further from zero than this many standard errors is called noise
+T = TypeVar("T")
 
 
 class Damaged(S3Error):
     """A file that is no record of a run; the message names it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DimensionRecord:
-    """What one dimension of one stage measured, and where the rule of Eq. 7 and 8 takes it.
-
-    Slope, intercept, standard error and steps are None where there is one choice.
-    """
-
-    measure: DimensionMeasure
-    slope: float | None
-    intercept: float | None
-    slope_standard_error: float | None
-    steps: int | None
-    next_choices: tuple[Choice, ...]
-
-    @property
-    def is_noise(self) -> bool:
-        """Whether the slope lies within 2 standard errors of zero; a slope without standard error is not judged."""
-        if self.slope is None or self.slope_standard_error is None:
-            return False
-        return abs(self.slope) <= NOISE_STANDARD_ERRORS * self.slope_standard_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +32,8 @@ class ErrorRecord:
     space: ETError
     summary: Mapping[str, Any]  # of the space, as it is written: more than its E-T Error
     sampled_errors: tuple[float, ...]
-    dimensions: tuple[DimensionRecord, ...]
+    sampled_costs: tuple[Cost, ...]  # beside them; of an older version's record none
+    dimensions: tuple[DimensionEvolution, ...]
     notes: tuple[str, ...]
 
 
@@ -68,9 +48,10 @@ class SpaceRecord:
     notes: tuple[str, ...]
     errors: ErrorRecord | None
     best: Evaluated | None
+    sampled: tuple[Architecture, ...]  # beside the sampled errors; none where the files do not tell
     searched_errors: tuple[float, ...]  # of the architectures that the search has proposed, in its order, in percent
 
-    def dimension(self, stage: int, dimension: str) -> DimensionRecord | None:
+    def dimension(self, stage: int, dimension: str) -> DimensionEvolution | None:
         """The record of one dimension of stage `stage` (counted from 0), None while it is not measured."""
         records = self.errors.dimensions if self.errors else ()
         return next((r for r in records if (r.measure.stage, r.measure.dimension) == (stage, dimension)), None)
@@ -96,6 +77,7 @@ def read_run(workdir: AnyPath) -> RunRecord:
         raise S3Error(f"no run to report on: {workdir} is not a folder; give the workdir of a started run")
     spaces = _read_spaces(workdir)
     metrics, notes = _read_lines(workdir / "metrics.jsonl")
+    notes += tuple(f"space_{space.index}: {_UNTOLD}" for space in spaces if space.errors and not space.sampled)
     config = _read(workdir / "config.json", dict) or {}
     environment = _read(workdir / "environment.json", dict) or {}
     result = _read(workdir / "result.json", dict)
@@ -115,14 +97,16 @@ def _read_spaces(workdir: AnyPath) -> tuple[SpaceRecord, ...]:
 def _read_space(folder: AnyPath, index: int) -> SpaceRecord:
     def of(record: dict[str, Any]) -> SpaceRecord:
         space = SearchSpace.from_json(record["space"])
+        errors = _read(folder / "et_error.json", _errors)
         return SpaceRecord(
             index=index,
             name=str(record["name"]),
             space=space,
             size=int(record.get("size", space.size())),
             notes=tuple(map(str, record.get("notes", ()))),
-            errors=_read(folder / "et_error.json", _errors),
+            errors=errors,
             best=_read(folder / "search" / "best.json", Evaluated.from_json),
+            sampled=_sampled(folder / "evaluated.jsonl", errors) if errors else (),
             searched_errors=_read(folder / "search" / "state.json", _searched) or (),
         )
 
@@ -137,20 +121,25 @@ def _errors(record: dict[str, Any]) -> ErrorRecord:
         space=space,
         summary=record["space"],
         sampled_errors=tuple(map(float, record["sampled_errors"])),
-        dimensions=tuple(_dimension(dimension, space.top_k) for dimension in record["dimensions"]),
+        sampled_costs=tuple(map(Cost, record.get("sampled_params", ()), record.get("sampled_macs", ()))),
+        dimensions=tuple(DimensionEvolution.from_json(one, top_k=space.top_k) for one in record["dimensions"]),
         notes=tuple(map(str, record.get("notes", ()))),
     )
 
 
-def _dimension(record: Mapping[str, Any], top_k: int) -> DimensionRecord:
-    return DimensionRecord(
-        measure=DimensionMeasure.from_json(record, top_k=top_k),
-        slope=record["slope"],
-        intercept=record["intercept"],
-        slope_standard_error=record["slope_standard_error"],
-        steps=record["steps"],
-        next_choices=tuple(record["next_choices"]),
-    )
+def _sampled(path: AnyPath, errors: ErrorRecord) -> tuple[Architecture, ...]:
+    """The architectures of the sampled errors, in their order; () where one of them is not in evaluated.jsonl."""
+    try:
+        evaluated = [Evaluated.from_json(line) for line in _read_lines(path)[0]]
+    except S3Error:
+        return ()
+    if errors.sampled_costs:
+        of_cost = {one.cost: one.architecture for one in evaluated}
+        found = tuple(of_cost[cost] for cost in errors.sampled_costs if cost in of_cost)
+        return found if len(found) == len(errors.sampled_errors) else ()
+    first = evaluated[: len(errors.sampled_errors)]  # samples are evaluated first, each once
+    told = tuple(one.error for one in first) == errors.sampled_errors
+    return tuple(one.architecture for one in first) if told else ()
 
 
 def _searched(record: dict[str, Any]) -> tuple[float, ...]:

@@ -113,13 +113,11 @@ def _slopes_csv(spaces: Sequence[SpaceRecord]) -> list[list[Any]]:
     rows: list[list[Any]] = [["space", "stage", "dimension", *fitted, "noise", *listed]]
     for space in spaces:
         for record in space.errors.dimensions if space.errors else ():
-            measure = record.measure
-            values = [getattr(record, name) for name in fitted]
-            samples = [each.num_samples for each in measure.measures]
-            lists = [measure.choices, measure.et_errors, samples, record.next_choices]
+            written = record.to_json()
+            lists = [" ".join(map(str, written[name])) for name in listed]
             noise = "" if record.slope is None else record.is_noise
-            listed_values = [" ".join(map(str, each)) for each in lists]
-            rows.append([space.name, measure.stage + 1, measure.dimension, *values, noise, *listed_values])
+            values = [written[name] for name in fitted]
+            rows.append([space.name, record.measure.stage + 1, record.measure.dimension, *values, noise, *lists])
     return rows
 
 

@@ -87,6 +87,11 @@ def space_line(index: int) -> Any:
     return LINE_STYLES[index % len(LINE_STYLES)]
 
 
+def space_style(index: int) -> dict[str, Any]:
+    """Both, as keywords of a line."""
+    return {"color": space_colour(index), "linestyle": space_line(index), "lw": 1.8}
+
+
 def png(figure: Figure) -> bytes:
     """The figure on light ground, at 200 dots per inch."""
     buffer = io.BytesIO()

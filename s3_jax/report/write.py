@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -20,13 +21,27 @@ from s3_jax.report.figures import (
 )
 from s3_jax.report.names import names_of
 from s3_jax.report.page import page
+from s3_jax.report.published_figure import is_imagenet, published_figure
 from s3_jax.report.records import RunRecord, SpaceRecord, read_run
+from s3_jax.report.sample_figures import cost_figure, deepest_choice, depth_figure
 from s3_jax.report.tables import csv_tables
 from s3_jax.writing import write_whole
 
 # Of Fig. 2 on a wide and on a narrow screen, in inches: a panel, and all panels side by side.
 _WIDE_PANEL, _WIDE_PANELS = 2.2, 11.0
 _NARROW_PANEL, _NARROW_PANELS = 1.75, 3.5
+_WIDTHS = (7.0, 4.5)  # inches of a figure of one panel
+_WIDE_COLUMNS = 5  # panels side by side
+
+DESCRIPTIONS = {  # what a reader is told who does not see the figure
+    "space_choices": "Choices of every stage and dimension in each space, with the slopes that moved them",
+    "error_distribution": "Distribution of the errors of each space's sampled architectures",
+    "depths": "Distribution of errors by the depth of each stage, and the top-tier error of each depth",
+    "error_over_macs": "Error of every sampled architecture over its multiply-adds, with a running mean for each space",
+    "search": "Errors of the architectures of each search",
+    "training_loss": "Training loss over updates",
+    "published": "Accuracy over parameters and over multiply-adds, of this run's networks and of published ones",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +49,6 @@ class _Drawing:
     """A figure as it is kept beside the page, and as the page shows it on a wide and on a narrow screen."""
 
     name: str
-    description: str
     picture: Figure
     wide: Sequence[Figure]
     narrow: Sequence[Figure]
@@ -43,7 +57,8 @@ class _Drawing:
         """Both sets as SVG elements."""
         return {
             variant: [
-                Markup(theme.svg(one, f"{self.name}-{variant}-{i}", self.description)) for i, one in enumerate(of)
+                Markup(theme.svg(one, f"{self.name}-{variant}-{i}", DESCRIPTIONS[self.name]))
+                for i, one in enumerate(of)
             ]
             for variant, of in (("wide", self.wide), ("narrow", self.narrow))
         }
@@ -69,23 +84,35 @@ def write_report(workdir: AnyPath) -> AnyPath:
 
 
 def _drawings(run: RunRecord) -> list[_Drawing]:
-    drawings, names = [], names_of(run.result)
-    if run.spaces:
-        drawings.append(_choices_drawing(run.spaces))
+    """Every figure that the run has something for."""
+    names, by_depth, panels = names_of(run.result), deepest_choice(run.spaces), loss_panels(run.metrics)
     measured = [space for space in run.spaces if space.errors and space.errors.sampled_errors]
-    if measured:
-        wide, narrow = (error_distribution_figure(measured, names, width=width) for width in (7.0, 4.5))
-        description = "Distribution of the errors of each space's sampled architectures"
-        drawings.append(_Drawing("error_distribution", description, wide, [wide], [narrow]))
+    costed = [space for space in measured if space.errors and space.errors.sampled_costs]
     searched = [space for space in run.spaces if space.searched_errors]
+    drawings = [_choices_drawing(run.spaces)] if run.spaces else []
+    if measured:
+        drawings.append(
+            _drawing("error_distribution", partial(error_distribution_figure, measured, names), width=_WIDTHS)
+        )
+    if by_depth:
+        columns = (min(len(by_depth.space.stages) + 1, _WIDE_COLUMNS), 1)
+        drawings.append(_drawing("depths", partial(depth_figure, by_depth, names), columns=columns))
+    if costed:
+        drawings.append(_drawing("error_over_macs", partial(cost_figure, costed, names), width=_WIDTHS))
     if searched:
-        wide, narrow = (search_figure(searched, names, width=width) for width in (7.0, 4.5))
-        drawings.append(_Drawing("search", "Errors of the architectures of each search", wide, [wide], [narrow]))
-    panels = loss_panels(run.metrics)
+        drawings.append(_drawing("search", partial(search_figure, searched, names), width=_WIDTHS))
     if panels:
-        wide, narrow = (loss_figure(panels, run.spaces, columns=columns) for columns in (len(panels), 1))
-        drawings.append(_Drawing("training_loss", "Training loss over updates", wide, [wide], [narrow]))
+        draw = partial(loss_figure, panels, run.spaces)
+        drawings.append(_drawing("training_loss", draw, columns=(len(panels), 1)))
+    if is_imagenet(run.result) and run.rows:
+        drawings.append(_drawing("published", partial(published_figure, run.rows), columns=(2, 1)))
     return drawings
+
+
+def _drawing(name: str, draw: Callable[..., Figure], **sizes: tuple[float, float]) -> _Drawing:
+    """A figure drawn with the one keyword of `sizes`, for wide screens and for narrow ones."""
+    wide, narrow = (draw(**{keyword: size[i] for keyword, size in sizes.items()}) for i in (0, 1))
+    return _Drawing(name, wide, [wide], [narrow])
 
 
 def _choices_drawing(spaces: Sequence[SpaceRecord]) -> _Drawing:
@@ -95,7 +122,6 @@ def _choices_drawing(spaces: Sequence[SpaceRecord]) -> _Drawing:
     parts = _parts(stages, _WIDE_PANELS / wide)
     return _Drawing(
         "space_choices",
-        "Choices of every stage and dimension in each space, with the slopes that moved them",
         whole,
         [whole] if len(parts) == 1 else [choices_figure(spaces, part, panel_width=wide) for part in parts],
         [choices_figure(spaces, part, panel_width=narrow) for part in _parts(stages, _NARROW_PANELS / narrow)],
