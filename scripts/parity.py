@@ -21,7 +21,8 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax.classification.inference import list_images, read_image
+from s3_jax.classification.inference import read_image
+from s3_jax.data.image_folder import list_images
 from s3_jax.errors import S3Error
 from s3_jax.models import S3Transformer
 from s3_jax.networks import zoo

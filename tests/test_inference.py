@@ -12,7 +12,8 @@ from test_standalone import HALF, make
 
 from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_split
-from s3_jax.classification.inference import accuracy, list_images, predict
+from s3_jax.classification.inference import accuracy, predict
+from s3_jax.data.image_folder import list_images
 from s3_jax.errors import S3Error
 from s3_jax.networks import standalone, zoo
 from s3_jax.networks.standalone import Standalone

@@ -26,6 +26,7 @@ ORDER = (
         "progress",
         "training",
         "networks",
+        "commands",
         "classification",
         "segmentation",
         "profiling",
@@ -53,6 +54,7 @@ NARROW = {
     "task": {"errors", "space", "cost", "config", "models", "data"},
     "remaining": set(),
     "progress": {"paths"},
+    "commands": {"errors", "paths", "config", "networks"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error", "evolution"},
 }
 PURE = (

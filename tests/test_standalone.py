@@ -14,7 +14,8 @@ from PIL import Image
 
 from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_data
-from s3_jax.classification.inference import accuracy, list_images, logits_of, predict
+from s3_jax.classification.inference import accuracy, logits_of, predict
+from s3_jax.data.image_folder import list_images
 from s3_jax.errors import S3Error
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.networks import standalone, zoo

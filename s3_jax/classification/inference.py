@@ -14,14 +14,13 @@ from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.task import of_classes
 from s3_jax.config import ModelConfig
 from s3_jax.data.augment import Normalization, centred
-from s3_jax.data.image_folder import SUFFIXES, list_image_files
 from s3_jax.data.sources import BadImage, open_encoded
 from s3_jax.data.splits import Subset
 from s3_jax.errors import S3Error
 from s3_jax.networks.classes import match
 from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.standalone import Standalone
-from s3_jax.paths import AnyPath, user_path
+from s3_jax.paths import AnyPath
 from s3_jax.progress import Advance
 from s3_jax.task import check_finite
 from s3_jax.training.evaluate import lines_of_network
@@ -47,24 +46,6 @@ def logits_of(model: Standalone) -> Callable[[np.ndarray], jax.Array]:
     definition, state = nnx.split(model.network)
     run = jax.jit(lambda state, x: nnx.merge(definition, state)(x))
     return lambda images: run(state, images)
-
-
-def list_images(paths: Sequence[str]) -> list[AnyPath]:
-    """The files among paths, and the images in folders, at any depth, sorted; what is hidden in a folder is left out.
-
-    Raises S3Error where there is none, or a path is nothing.
-    """
-    found: list[AnyPath] = []
-    for path in map(user_path, paths):
-        if path.is_dir():
-            found += [path / name for name in list_image_files(str(path))]
-        elif path.exists():
-            found.append(path)
-        else:
-            raise S3Error(f"there is no file or folder {path}")
-    if not found:
-        raise S3Error(f"no image in {', '.join(paths)}; known are {', '.join(SUFFIXES)}")
-    return found
 
 
 def read_image(path: AnyPath, spec: ClassifierSpec) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from s3_jax.buckets import BucketEntry, BucketPath
 from s3_jax.data.sources import OpenedSource, open_encoded
 from s3_jax.errors import S3Error, listed
-from s3_jax.paths import any_path, printable
+from s3_jax.paths import AnyPath, any_path, printable, user_path
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".pfm", ".tif", ".tiff"),
@@ -79,6 +79,24 @@ def list_image_files(folder: str) -> list[str]:
     """
     listing = list_folder(folder)
     return sorted(listing.images + listing.dead_links, key=os.path.split)
+
+
+def list_images(paths: Sequence[str]) -> list[AnyPath]:
+    """The files among paths, and the images in folders, at any depth, sorted; what is hidden in a folder is left out.
+
+    Raises S3Error where there is none, or a path is nothing.
+    """
+    found: list[AnyPath] = []
+    for path in map(user_path, paths):
+        if path.is_dir():
+            found += [path / name for name in list_image_files(str(path))]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise S3Error(f"there is no file or folder {path}")
+    if not found:
+        raise S3Error(f"no image in {', '.join(paths)}; known are {', '.join(SUFFIXES)}")
+    return found
 
 
 def list_folder(folder: str) -> Listing:

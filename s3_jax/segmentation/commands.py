@@ -1,0 +1,148 @@
+"""What predict.py and evaluate.py do with segmentation networks: pictures of classes, and metrics on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.console import Console
+
+from s3_jax.commands import DataOptions, Flag, Measured
+from s3_jax.errors import S3Error
+from s3_jax.paths import AnyPath, printable, user_path
+from s3_jax.progress import progress_bar
+from s3_jax.segmentation import pictures
+from s3_jax.segmentation.config import SegmentationDataConfig
+from s3_jax.writing import write_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from s3_jax.networks.standalone import Standalone
+    from s3_jax.segmentation.standalone import SegmentationSpec
+    from s3_jax.task import Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """Where pictures go. Raises S3Error where that is not said."""
+
+    out: Annotated[str, Flag("Folder for pictures.")] = ""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise S3Error("a segmentation network answers with pictures: give a folder for them with --out")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions(DataOptions):
+    """The images with masks that a network is measured on, and how. Raises S3Error for values that are none."""
+
+    source: Annotated[str, Flag("mask_folder or scenes.")] = "mask_folder"
+    masks: Annotated[str, Flag("The folder of masks below --path.")] = "annotations"
+    class_table: Annotated[str, Flag("The file with a class in each line.")] = ""
+    zero_is_ignored: Annotated[bool, Flag("0 in a mask does not count.")] = False
+    scales: Annotated[tuple[str, ...], Flag("Scales of which the probabilities' mean is taken.")] = ()
+    flip: Annotated[bool, Flag("With --scales, mirrored images too.")] = False
+
+    def __post_init__(self) -> None:
+        self.data_config()
+        self.factors()
+
+    def data_config(self) -> SegmentationDataConfig:
+        """The data set."""
+        return SegmentationDataConfig(
+            source=self.source,
+            path=self.path,
+            masks_folder=self.masks,
+            classes=self.class_table,
+            zero_is_ignored=self.zero_is_ignored,
+            on_bad_image=self.on_bad_image,
+        )
+
+    def factors(self) -> list[float]:
+        """The scales as numbers."""
+        return list(map(_scale, self.scales))
+
+
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0.01 <= scale <= 100:
+        raise S3Error(f"--scales has {text!r}; expected numbers from 0.01 to 100, as 0.5,1,1.5")
+    return scale
+
+
+def predict(model: Standalone, paths: Sequence[AnyPath], options: PredictOptions, *, as_json: bool) -> int:
+    """Write the pictures of images, and print where they are. Returns the exit code, 2 where a file is no image.
+
+    Raises S3Error where the network's answers are not finite, or a picture cannot be written.
+    """
+    from s3_jax.segmentation import inference
+
+    out, code = user_path(options.out), 0
+    for number, found in enumerate(inference.predict(model, paths)):
+        if isinstance(found, str):
+            print(f"predict: {found}", file=sys.stderr)
+            code = 2
+            continue
+        path, pixels, classes = found
+        name = f"{number:04d}_{path.stem}" if len(paths) > 1 else path.stem
+        overlay = _write_pictures(model.spec, pixels, classes, out / printable(name))
+        shares = pictures.shares_of(classes, model.spec.class_names)
+        record = {"path": printable(path), "overlay": printable(overlay), "classes": shares}
+        print(json.dumps(record) if as_json else _line(record))
+    return code
+
+
+def _write_pictures(spec: SegmentationSpec, pixels: np.ndarray, classes: np.ndarray, begin: AnyPath) -> AnyPath:
+    """Two pictures of an image, whose paths begin alike; that of its classes over its pixels is returned."""
+    colours = pictures.colours_of(spec.colours, len(spec.class_names))
+    overlay, mask = (begin.with_name(f"{begin.name}_{kind}.png") for kind in ("overlay", "classes"))
+    write_whole(overlay, pictures.encoded(pictures.overlay(pixels, classes, spec.class_names, colours)))
+    write_whole(mask, pictures.encoded(pictures.as_mask(classes, colours)))
+    return overlay
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """An image's five largest classes in percent, and its picture."""
+    shares = list(record["classes"].items())[:5]
+    largest = ", ".join(f"{printable(name)} {100 * share:.1f} %" for name, share in shares)
+    return f"{record['path']}: {largest}; {record['overlay']}"
+
+
+def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
+    """mIoU, accuracies and each class's IoU. Raises S3Error for data that are missing, or of other classes."""
+    from s3_jax.segmentation import inference
+    from s3_jax.segmentation.dataset import open_split
+
+    config = options.data_config()
+    data = open_split(config, options.split)
+    _check_classes(model.spec.class_names, data.table.names)
+    subset = data.splits.test
+    with progress_bar(Console(stderr=True), "images", len(subset)) as advance:
+        if options.scales:
+            metrics = inference.evaluate_scaled(
+                model, subset, config, scales=options.factors(), flip=options.flip, progress=advance
+            )
+        else:
+            metrics = inference.evaluate(model, subset, config, batch_size=options.batch, progress=advance)
+    names = {"data": printable(data.name), "split": printable(options.split)}
+    return Measured(names | {"images": len(subset)} | metrics, _rows(metrics))
+
+
+def _check_classes(network: tuple[str, ...], data: tuple[str, ...]) -> None:
+    if data != network:
+        known, given = (", ".join(names[:10]) for names in (network, data))
+        raise S3Error(f"the network's classes are {known}, and the data's {given}: give those of the network in order")
+
+
+def _rows(metrics: Metrics) -> str:
+    """A line for each metric; names in a column."""
+    width = max(map(len, map(printable, metrics)))
+    return "\n".join(f"{printable(name):{width}}  {value:6.2f} %" for name, value in metrics.items())
