@@ -31,6 +31,15 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str = "config"
         raise S3Error(f"{where}.{error.problem}") from error
 
 
+def from_record(kind: type[T], values: Mapping[str, Any], where: str, *names: str) -> T:
+    """A dataclass of what it knows of a record's fields, or only of those named; what the record lacks has its default.
+
+    So a record is read that another version wrote. Raises S3Error for a type or value that does not fit.
+    """
+    known = names or {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return from_mapping(kind, {name: value for name, value in values.items() if name in known}, where)
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """The settings as nested dicts that JSON keeps unchanged."""
     return _listed(dataclasses.asdict(config))

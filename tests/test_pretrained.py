@@ -25,7 +25,7 @@ from s3_jax.models.subnet import Params, subnet_mask
 from s3_jax.networks import standalone
 from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import params_of
-from s3_jax.networks.extract import _spec
+from s3_jax.networks.extract import _about, _Source
 from s3_jax.networks.resize import fit_table, resize_patches, resize_table
 from s3_jax.networks.standalone import Standalone
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, largest, map_sizes, sample
@@ -288,6 +288,6 @@ def test_the_card_of_a_network_tells_what_it_began_with(init_from, from_supernet
     config.retrain.from_supernet = from_supernet
     config.retrain.train.epochs = 2.0
     splits = {use: {"split": use} for use in ("train", "holdout", "test")}
-    dataset = {"name": "digits", "num_classes": 5, "splits": splits}
-    spec = _spec(tmp_path, config_of(config.to_dict()), dataset, ARCHITECTURE, 0, True)
-    assert re.fullmatch(recipe, spec.about.recipe)
+    dataset = {"name": "digits", "splits": splits}
+    source = _Source(tmp_path, config_of(config.to_dict()), None, dataset, index=0, retrained=True)
+    assert re.fullmatch(recipe, _about(source, ARCHITECTURE).recipe)

@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from s3_jax.classification import recorded_task
 from s3_jax.config import RunConfig
 from s3_jax.cost import Evaluated, cost
 from s3_jax.errors import S3Error
@@ -102,5 +103,7 @@ def test_weights_are_taken_out_of_a_run_of_another_version():
         "evolution": {"rule": "unheard of"},
     }
     config = _needed(json.loads(json.dumps(settings)))
-    assert (config.model.image_size, config.data.mean, config.train.epochs) == (64, (0.5, 0.5, 0.5), 3.0)
+    assert (config.model.image_size, config.train.epochs) == (64, 3.0)
     assert (config.retrain.train.epochs, config.retrain.from_supernet) == (7.0, True)
+    task = recorded_task(json.loads(json.dumps(settings)), {"num_classes": 3})
+    assert (task.model.image_size, task.data.mean, task.class_names) == (64, (0.5, 0.5, 0.5), ("0", "1", "2"))

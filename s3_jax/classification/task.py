@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -20,6 +20,7 @@ from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
 from s3_jax.data.splits import Splits, Subset, nothing
 from s3_jax.errors import S3Error
+from s3_jax.mapping import from_record
 from s3_jax.models.families import AnyNetwork, Structure, family_of
 from s3_jax.models.subnet import SubnetMask
 from s3_jax.networks.classes import match
@@ -189,6 +190,19 @@ def of_classes(
     """The task of these classes without images of its own: to make programs, or to measure on images of others."""
     images = ImageData("", "", tuple(class_names), Splits(nothing(), nothing(), nothing(), nothing()))
     return Classification(model, images, data or ClassificationDataConfig(), AugmentConfig())
+
+
+def recorded_task(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> Classification:
+    """The task of a run's records, without its images: what its networks are depends on these settings alone.
+
+    settings: of `config.json`, whatever version wrote it; dataset: of `environment.json`. Raises S3Error or KeyError
+    for records that are none.
+    """
+    names = dataset.get("class_names") or [str(number) for number in range(int(dataset["num_classes"]))]
+    model = from_record(ModelConfig, settings.get("model", {}), "config.model")
+    of_images = ("mean", "std", "eval_crop")
+    data = from_record(ClassificationDataConfig, settings.get("data", {}), "config.data", *of_images)
+    return of_classes(model, names, data)
 
 
 def open_task(config: ClassificationConfig) -> Classification:

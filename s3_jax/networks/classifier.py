@@ -21,6 +21,7 @@ class ClassifierSpec(Spec):
 
     TASK: ClassVar[str] = "s3_jax.classification"
     NAMES: ClassVar[str] = "timm's"
+    SCORE: ClassVar[str] = "accuracy"
 
     eval_crop: float = 0.9  # share of the resized image's side that the centre crop keeps
 

@@ -35,7 +35,7 @@ class About:
 
     data: str = ""  # what the network was trained on
     recipe: str = ""
-    accuracy: str = ""  # with the split that it was measured on
+    accuracy: str = ""  # or another score, with the split that it was measured on
     licence: str = ""
 
     def __post_init__(self) -> None:
@@ -54,6 +54,7 @@ class Spec(ABC):
 
     TASK: ClassVar[str]  # as config.task names it
     NAMES: ClassVar[str]  # whose names weights have in a folder, for the model card
+    SCORE: ClassVar[str] = "score"  # what the model card calls `about.accuracy`
 
     architecture: AnyArchitecture
     image_size: int = 224  # pixels; windows are those of this size
@@ -189,7 +190,7 @@ def card(spec: Spec) -> str:
         ("multiply-adds of one image", f"{counted.macs / 1e6:,.4g} M"),
         ("trained on", spec.about.data or "not recorded"),
         ("recipe", spec.about.recipe or "not recorded"),
-        ("accuracy", spec.about.accuracy or "not measured"),
+        (spec.SCORE, spec.about.accuracy or "not measured"),
         ("licence of the weights", spec.about.licence or "that of their source; not recorded"),
     ]
     table = "\n".join(f"| {name} | {printable(value)} |" for name, value in rows)

@@ -5,7 +5,8 @@ Light to import: its settings are asked for before the libraries that it works w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from s3_jax.segmentation.config import SegmentationConfig
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from s3_jax.segmentation.standalone import SegmentationSpec
     from s3_jax.segmentation.task import Segmentation
 
-__all__ = ["Config", "open_task", "spec_class"]
+__all__ = ["Config", "open_task", "recorded_task", "spec_class", "without_images"]
 
 Config = SegmentationConfig
 
@@ -23,6 +24,20 @@ def open_task(config: SegmentationConfig) -> Segmentation:
     from s3_jax.segmentation import task
 
     return task.open_task(config)
+
+
+def recorded_task(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> Segmentation:
+    """Segmentation of a run's records, without images; see the function of this name in `segmentation.task`."""
+    from s3_jax.segmentation import task
+
+    return task.recorded_task(settings, dataset)
+
+
+def without_images(config: SegmentationConfig, class_names: Sequence[str]) -> Segmentation:
+    """Segmentation of these classes with a configuration's settings, without images, for programs compiled ahead."""
+    from s3_jax.segmentation import task
+
+    return task.of_classes(config, class_names)
 
 
 def spec_class() -> type[SegmentationSpec]:

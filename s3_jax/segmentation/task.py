@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -17,11 +17,12 @@ from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
 from s3_jax.data.splits import Splits, Subset, nothing
 from s3_jax.errors import S3Error
+from s3_jax.mapping import from_record
 from s3_jax.models.families import Structure
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.models.subnet import Params, SubnetMask
 from s3_jax.networks.standalone import About, Standalone
-from s3_jax.segmentation.class_table import IGNORED, ClassTable
+from s3_jax.segmentation.class_table import IGNORED, ClassTable, Colour
 from s3_jax.segmentation.config import (
     HeadConfig,
     SegmentationAugmentConfig,
@@ -66,8 +67,9 @@ class Segmentation(Task):
         return self.images.record()
 
     def bound(self) -> dict[str, Any]:
-        """The names of the classes."""
-        return {"class_names": list(self.class_names)}
+        """The names of the classes, and their colours where the class table has some."""
+        colours = self.images.table.colours
+        return {"class_names": list(self.class_names)} | ({"colours": list(map(list, colours))} if colours else {})
 
     def examples(self, subset: Subset, *, training: bool) -> MaskedImages:
         """The images of a subset with their class maps."""
@@ -87,6 +89,7 @@ class Segmentation(Task):
             channels=self.head.channels,
             auxiliary_channels=self.head.auxiliary_channels,
             dropout=self.head.dropout,
+            classifier_std=self.head.classifier_std,
             batch_axis=batch_axis,
             platform=platform,
             rngs=rngs,
@@ -192,10 +195,26 @@ def enlarged(logits: Array, rows: Array, columns: Array) -> Array:
     return jnp.einsum("bwW,bhWc->bhwc", columns, jnp.einsum("bhH,bHWc->bhWc", rows, logits))
 
 
-def of_classes(config: SegmentationConfig, class_names: Sequence[str]) -> Segmentation:
+def of_classes(config: SegmentationConfig, class_names: Sequence[str], colours: Sequence[Colour] = ()) -> Segmentation:
     """The task of these classes without images of its own: to make programs, or to measure on images of others."""
-    images = MaskData("", "", ClassTable(tuple(class_names)), Splits(nothing(), nothing(), nothing(), nothing()))
+    table = ClassTable(tuple(class_names), tuple(colours) or None)
+    images = MaskData("", "", table, Splits(nothing(), nothing(), nothing(), nothing()))
     return Segmentation(config.model, config.head, images, config.data, config.augment)
+
+
+def recorded_task(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> Segmentation:
+    """The task of a run's records, without its images: what its networks are depends on these settings alone.
+
+    settings: of `config.json`, whatever version wrote it; dataset: of `environment.json`. Raises S3Error or KeyError
+    for records that are none.
+    """
+    of_images = ("mean", "std", "test_scale", "test_multiple")
+    config = SegmentationConfig(
+        model=from_record(ModelConfig, settings.get("model", {}), "config.model"),
+        head=from_record(HeadConfig, settings.get("head", {}), "config.head"),
+        data=from_record(SegmentationDataConfig, settings.get("data", {}), "config.data", *of_images),
+    )
+    return of_classes(config, dataset["class_names"], dataset.get("colours", ()))
 
 
 def open_task(config: SegmentationConfig) -> Segmentation:
