@@ -1,26 +1,32 @@
 """A run from the command line: complete, resumable at any instant, and clear about what it refuses."""
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import bucket_server
 import kill_and_compare
 import pytest
 
+from s3_jax import classification
 from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_data
 from s3_jax.classification.inference import accuracy
+from s3_jax.classification.task import Classification
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
 from s3_jax.networks.extract import extract
 from s3_jax.space import SearchSpace
+from s3_jax.task import Task
 from s3_jax.training.records import read_json, read_json_lines, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +68,7 @@ def finished(tmp_path_factory, environment) -> Path:
     assert done.returncode == 0, done.stderr
     assert "Report:" in done.stdout
     assert "best" in done.stdout.lower()
+    assert re.search(r"test of inherited weights: 2 of 2.* \d\d?\.\d\d % right", done.stdout)
     return workdir
 
 
@@ -90,7 +97,10 @@ def test_a_run_leaves_the_files_of_every_phase(finished):
     assert (splits["train"]["split"], splits["holdout"]["split"], splits["test"]["split"]) == ("train", "train", "test")
     phases = {json.loads(line)["phase"] for line in (finished / "metrics.jsonl").read_text().splitlines()}
     assert phases == {"space_0", "space_1", "retrain/best_B"}
-    assert "jax" in json.loads((finished / "environment.json").read_text())["packages"]
+    environment = json.loads((finished / "environment.json").read_text())
+    assert "jax" in environment["packages"]
+    for record in (environment, result):
+        assert (record["score_name"], record["error_name"]) == ("accuracy", "top-1 error")
     assert list(finished.glob("events.*"))
     assert (finished / "report" / "index.html").stat().st_size > 10_000
 
@@ -114,6 +124,30 @@ def test_networks_can_be_taken_out_of_a_run_of_another_version(finished, tmp_pat
     write_json(copy / "config.json", settings)
     for retrained in (False, True):
         assert extract(copy, retrained=retrained).spec == extract(finished, retrained=retrained).spec
+
+
+class Nameless(Classification):
+    """A task without networks by themselves."""
+
+    spec = Task.spec
+
+
+def test_networks_of_a_task_of_ones_own_are_taken_out_with_its_data(finished, tmp_path, monkeypatch):
+    """A package without `recorded_task`; one whose networks have no specification is told."""
+    room, copy = types.ModuleType("room_of_ones_own"), tmp_path / "copy"
+    room.Config, room.open_task = classification.Config, classification.open_task
+    monkeypatch.setitem(sys.modules, "room_of_ones_own", room)
+    shutil.copytree(finished, copy)
+    write_json(copy / "config.json", read_json(copy / "config.json") | {"task": "room_of_ones_own"})
+    for retrained in (False, True):
+        assert extract(copy, retrained=retrained).spec == extract(finished, retrained=retrained).spec
+    monkeypatch.setattr(room, "open_task", lambda config: Nameless(**fields_of(classification.open_task(config))))
+    with pytest.raises(S3Error, match="Nameless has no networks by themselves: it needs the function spec"):
+        extract(copy)
+
+
+def fields_of(task: Classification) -> dict[str, object]:
+    return {field.name: getattr(task, field.name) for field in dataclasses.fields(task) if field.init}
 
 
 def test_changed_settings_are_refused_by_name(finished, environment):

@@ -37,6 +37,10 @@ def test_a_task_of_ones_own_is_searched_killed_and_taken_up_again(tmp_path: Path
     assert evaluated[1]["holdout_largest_wrong"] < evaluated[0]["holdout_largest_wrong"]
     assert "retrain/best_B is not evaluated on the way" in told
     result = read_json(alone / "result.json")
+    assert (result["score_name"], result["error_name"]) == ("score", "error")
+    assert f"Winner: space B, {result['winner']['test_accuracy']:.2f} % test score" in told
+    assert "with inherited weights (%)" in (page := (alone / "report" / "index.html").read_text())
+    assert not [word for word in ("accurac", "acc.", "op-1") if word in page.replace("test_accuracy", "")]
     assert result["winner"]["test_accuracy"] > 80  # a mean error of colours below 0.2; of a constant it is 0.25
     process = start(killed, tmp_path / "compiled")
     while not (killed / "space_0" / "et_error.json").exists():
