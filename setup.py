@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 setup(
     packages=find_packages(include=["s3_jax", "s3_jax.*"]),
-    package_data={"s3_jax": ["py.typed", "report/templates/*", "report/*.csv"]},
+    package_data={"s3_jax": ["py.typed", "report/templates/*", "study/templates/*", "report/*.csv"]},
     install_requires=[
         "absl-py",
         "array-record",

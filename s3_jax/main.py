@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
@@ -13,10 +14,13 @@ from rich.console import Console
 
 # Nothing here may import JAX or anything else that takes seconds: `main` does, once it has said so.
 from s3_jax import __version__
-from s3_jax.config import config_of
+from s3_jax.config import Config, config_of
 from s3_jax.errors import Interrupted, S3Error
-from s3_jax.paths import print_any_name, printable, user_path
+from s3_jax.paths import AnyPath, print_any_name, printable, user_path
 from s3_jax.progress import say
+
+if TYPE_CHECKING:
+    from s3_jax.training.loop import StopRequest
 
 EXIT_FAILED = 1  # another process of the run is gone
 EXIT_MISTAKE = 2
@@ -25,47 +29,33 @@ EXIT_STOPPED = 143  # what a shell reports of a process that ended on SIGTERM
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file; its fields can be given as flags.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: its records, checkpoints and report.")
 
+# What a command does with its settings, its folder, the screen, and what tells that it is to stop.
+Work = Callable[[Config, AnyPath, Console, "StopRequest"], None]
+
 
 def main(arguments: list[str]) -> int:
-    """Do the run, or what is left of it. Returns the exit code: 0, 1, 2 for a mistake, 143 for a stop on request."""
+    """Do the run, or what is left of it. Returns the exit code as `carry_out` does."""
+    return carry_out(arguments, _run)
+
+
+def carry_out(arguments: list[str], work: Work) -> int:
+    """Do `work` with the settings of the flags. Returns 0, 1, 2 for a mistake, 143 for a stop on request."""
     print_any_name()
     console = Console(stderr=False, quiet=False)
     say(console, f"s3_jax {__version__}: loading libraries and data ...")
     import jax
 
-    from s3_jax.finetune import transfer
-    from s3_jax.pipeline import run_pipeline
-    from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
     from s3_jax.training.loop import StopRequest
 
     try:
         if len(arguments) > 1:
-            raise S3Error(f"unexpected arguments {arguments[1:]}; flags are --config, --workdir and --config.<field>")
-        if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)
-        keep_compiled_programs()
-        start_processes()
-        keep_freed_memory()
+            raise S3Error(f"unexpected arguments {arguments[1:]}; every one is a flag; --help lists them")
+        _prepare()
         console.quiet = jax.process_index() != 0
         stop = StopRequest()
         stop.listen()
         workdir = user_path(str(_WORKDIR.value))
-        try:
-            settings = _CONFIG.value.to_dict()
-        except (OSError, ImportError, SyntaxError) as error:
-            raise S3Error(f"the configuration file could not be loaded: {error}") from error
-        config = config_of(settings)
-        if config.backbone.is_given:
-            result = transfer(config, workdir, console=console, stop=stop)
-            say(console, f"{result['in_words']} on the test split; network: {printable(workdir / 'network')}")
-            return 0
-        result = run_pipeline(config, workdir, console=console, stop=stop)
-        from s3_jax.report.tables import result_table  # and with it matplotlib
-        from s3_jax.report.write import write_report
-
-        say(console, result_table(result))
-        if jax.process_index() == 0:
-            say(console, f"Report: {write_report(workdir)}")
+        work(_settings(), workdir, console, stop)
     except Interrupted as stopped:
         say(console, str(stopped))
         return EXIT_STOPPED
@@ -86,6 +76,43 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _prepare() -> None:
+    from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory, start_processes
+
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    keep_compiled_programs()
+    start_processes()
+    keep_freed_memory()
+
+
+def _settings() -> Config:
+    try:
+        settings = _CONFIG.value.to_dict()
+    except (OSError, ImportError, SyntaxError) as error:
+        raise S3Error(f"the configuration file could not be loaded: {error}") from error
+    return config_of(settings)
+
+
+def _run(config: Config, workdir: AnyPath, console: Console, stop: StopRequest) -> None:
+    import jax
+
+    from s3_jax.finetune import transfer
+    from s3_jax.pipeline import run_pipeline
+
+    if config.backbone.is_given:
+        result = transfer(config, workdir, console=console, stop=stop)
+        say(console, f"{result['in_words']} on the test split; network: {printable(workdir / 'network')}")
+        return
+    result = run_pipeline(config, workdir, console=console, stop=stop)
+    from s3_jax.report.tables import result_table  # and with it matplotlib
+    from s3_jax.report.write import write_report
+
+    say(console, result_table(result))
+    if jax.process_index() == 0:
+        say(console, f"Report: {write_report(workdir)}")
+
+
 def _leave(index: int, error: Exception) -> NoReturn:
     """End a process that cannot work with the others any more, at once: an ordinary exit would wait for them."""
     print(
@@ -98,7 +125,7 @@ def _leave(index: int, error: Exception) -> NoReturn:
     os._exit(EXIT_FAILED)
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def parse(arguments: list[str]) -> list[str]:
     """Parse the flags; one for a setting that does not exist ends the program with the names of those that do."""
     known = _settings_of_file(arguments)
     unknown = [message for argument in arguments[1:] if known and (message := _unknown_setting(argument, known))]
@@ -141,7 +168,7 @@ def _unknown_setting(argument: str, known: ml_collections.ConfigDict) -> str | N
 def entry() -> None:
     """Parse the flags and run `main`."""
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":

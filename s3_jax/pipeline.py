@@ -23,9 +23,10 @@ from s3_jax.measured_run import measured_steps
 from s3_jax.measuring import draw_samples, load_space, measure, plan_of_space, supernet
 from s3_jax.paths import AnyPath
 from s3_jax.progress import say
-from s3_jax.remaining import Phase
+from s3_jax.remaining import Phase, in_words
 from s3_jax.space import Architecture, SearchSpace, map_sizes
 from s3_jax.task import Variables, open_task
+from s3_jax.training.clock import InWords
 from s3_jax.training.devices import replicated
 from s3_jax.training.evaluate import EvaluationRecord, error_of_network, error_of_subnets
 from s3_jax.training.fit import fit, initial_variables, num_updates
@@ -40,16 +41,19 @@ TEST = "test of inherited weights"
 _ON_THE_LINE = {"accuracy": "right"}
 
 
-def run_pipeline(config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest) -> dict[str, Any]:
+def run_pipeline(
+    config: Config, workdir: AnyPath, *, console: Console, stop: StopRequest, words: InWords = in_words
+) -> dict[str, Any]:
     """Do all phases of a run that are not done yet in `workdir`, and return its result (also in `result.json`).
 
+    words: makes the line about all that is to be done, of which the run may be a part.
     Raises S3Error for a mistake in the settings, the data or the folder; Interrupted once it has saved on request.
     """
     with opened_workdir(workdir, config):
         if (workdir / "result.json").exists():
             say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
             return read_record(workdir / "result.json", _checked_result)
-        return _run(_start(config, workdir, console, stop))
+        return _run(_start(config, workdir, console, stop, words))
 
 
 def _checked_result(result: Any) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def _run(run: Run) -> dict[str, Any]:
     return result
 
 
-def _start(config: Config, workdir: AnyPath, console: Console, stop: StopRequest) -> Run:
+def _start(config: Config, workdir: AnyPath, console: Console, stop: StopRequest, words: InWords) -> Run:
     task = open_task(config)
     run = start_run(config, task, workdir, console, stop)
     space = config.space.build()
@@ -82,7 +86,7 @@ def _start(config: Config, workdir: AnyPath, console: Console, stop: StopRequest
     draw_samples(run, 0, clamped)
     measured_steps(config)
     record_start(run)
-    run.clock.follow(_plan(run))
+    run.clock.follow(_plan(run), words)
     return run
 
 

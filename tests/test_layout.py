@@ -31,7 +31,7 @@ ORDER = (
         "segmentation",
         "profiling",
     ),
-    *("measured_run", "measuring", "pipeline", "finetune", "report", "analysis", "notebook", "main"),
+    *("measured_run", "measuring", "pipeline", "finetune", "report", "study", "analysis", "notebook", "main"),
 )
 # Parts that may import less than all that is above them.
 NARROW = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,9 @@ from s3_jax.training.records import read_record, write_json
 
 SECONDS_BETWEEN_RECORDS = 30.0
 
+# One line about a whole: of its plan, the place in it, the units done there, and what was measured (`in_words`).
+InWords = Callable[[Sequence[Phase], int, int, Mapping[str, Spent]], str]
+
 
 class Clock:
     """Measures a run's phases, keeps that in a file so that a run taken up again knows it, and tells the user.
@@ -32,14 +35,15 @@ class Clock:
         self.console = console
         self._path, self._now = path, now
         self._plan: tuple[Phase, ...] = ()
-        self._spent = _read(path)
+        self._spent = measured_times(path)
+        self._in_words: InWords = in_words
         self._phase, self._done = "", 0
         self._since, self._recorded = now(), now()
         self._compiled: set[Any] = set()
 
-    def follow(self, plan: Sequence[Phase]) -> None:
-        """The run's phases, in the order in which they come."""
-        self._plan = tuple(plan)
+    def follow(self, plan: Sequence[Phase], words: InWords = in_words) -> None:
+        """The run's phases, in the order in which they come. words: makes the line about all of them."""
+        self._plan, self._in_words = tuple(plan), words
 
     @contextmanager
     def phase(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -82,7 +86,7 @@ class Clock:
         names = [phase.name for phase in self._plan]
         if self._phase not in names:
             return ""
-        return in_words(self._plan, names.index(self._phase), self._done, self._spent)
+        return self._in_words(self._plan, names.index(self._phase), self._done, self._spent)
 
     def _write(self) -> None:
         self._recorded = self._now()
@@ -90,7 +94,8 @@ class Clock:
             write_json(self._path, {name: dataclasses.asdict(spent) for name, spent in self._spent.items()})
 
 
-def _read(path: AnyPath | None) -> dict[str, Spent]:
+def measured_times(path: AnyPath | None) -> dict[str, Spent]:
+    """What a run's clock has kept, by the names of its phases; nothing where the file is missing or damaged."""
     if path is None or not path.exists():
         return {}
     try:

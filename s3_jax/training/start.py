@@ -26,8 +26,9 @@ from s3_jax.training.run import Run
 from s3_jax.writing import as_json
 
 # Settings that say how a run is executed, not what it computes: they may change when it is taken up again. What is done
-# about a bad image is one of them: under "error" there was none so far.
-CHANGEABLE = ("run.", "data.num_workers.", "data.path.", "data.on_bad_image.")
+# about a bad image is one of them: under "error" there was none so far. So is where a measured run lies: what it did is
+# checked anew.
+CHANGEABLE = ("run.", "data.num_workers.", "data.path.", "data.on_bad_image.", "evolution.measured_run.")
 # Of config.json. It is raised when the same settings compute something else than before (other initial weights, another
 # holdout), or when checkpoints are laid out otherwise. A new field alone does not raise it, as its default is what was
 # computed without it: records that lack it are read with that. Records without a version are of 0.1.0 and before.
