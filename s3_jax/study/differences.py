@@ -14,6 +14,7 @@ from s3_jax.study.statistics import Interval, interval
 
 FACE, EQUAL_COST = "face value", "equal cost"
 COSTS = (FACE, EQUAL_COST)
+MAX_BANDS = 10  # of multiply-adds
 
 # The two spaces of a comparison in one seed.
 Pair = tuple[StudiedSpace, StudiedSpace]
@@ -84,9 +85,14 @@ def _at_face_value(space: StudiedSpace, other: StudiedSpace, images: str, top_sh
 
 
 def _at_equal_cost(space: StudiedSpace, other: StudiedSpace, images: str, top_share: float) -> float | None:
-    """None where the two share no range of multiply-adds with samples enough."""
+    """None where the two share no range of multiply-adds with samples enough.
+
+    There are as many bands as the top tier has samples, so that an average band has one of it, `MAX_BANDS` at most.
+    """
     pair = other.measures[images].sampled, space.measures[images].sampled
+    bands = round(top_share * min(len(each.errors) for each in pair))
+    settings = {"num_bands": min(max(bands, 1), MAX_BANDS), "num_resamples": 0}
     try:
-        return difference_at_equal_cost(*pair, top_share=top_share, num_resamples=0).difference
+        return difference_at_equal_cost(*pair, top_share=top_share, **settings).difference
     except S3Error:
         return None

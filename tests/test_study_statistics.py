@@ -1,0 +1,66 @@
+"""Intervals, verdicts and rank correlations, against numbers worked out by hand."""
+
+import pytest
+
+from s3_jax.study.statistics import CANNOT_TELL, CONTRADICTS, SUPPORTS, Interval, interval, kendall, verdict
+
+
+def test_the_interval_of_known_numbers() -> None:
+    """Of 1, 2, 3 a resample is 1 1 1 once in 27: 3.7 %, so the lower end is 1, and by symmetry the upper one 3.
+
+    Of 0, 0, 0, 10 each resample's sum is 10 times a binomial of 4 draws by 1/4: none 32 %, three or fewer 99.6 %, two
+    or fewer 94.9 %. So the ends are 0 and 3 * 10 / 4.
+    """
+    assert interval([1.0, 2.0, 3.0]) == Interval(2.0, 1.0, 3.0, 3)
+    assert interval([0.0, 0.0, 0.0, 10.0]) == Interval(2.5, 0.0, 7.5, 4)
+
+
+def test_many_values_have_the_interval_of_their_standard_error() -> None:
+    """The values -50 to 50 have the standard deviation 29.15, and their mean 29.15 / sqrt(101) = 2.90."""
+    found = interval([float(value) for value in range(-50, 51)])
+    assert found is not None
+    assert (found.mean, found.num_seeds) == (0, 101)
+    assert found.high == pytest.approx(1.96 * 2.90, abs=0.15)
+    assert found.low == pytest.approx(-1.96 * 2.90, abs=0.15)
+
+
+def test_the_interval_of_one_value_or_none() -> None:
+    assert interval([4.0]) == Interval(4.0, 4.0, 4.0, 1)
+    assert interval([]) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "seeds", "sign", "said"),
+    [
+        (-3.0, -1.0, 5, -1, SUPPORTS),
+        (-3.0, -1.0, 5, +1, CONTRADICTS),
+        (1.0, 3.0, 5, +1, SUPPORTS),
+        (1.0, 3.0, 5, -1, CONTRADICTS),
+        (-3.0, 1.0, 5, -1, CANNOT_TELL),
+        (0.0, 3.0, 5, +1, CANNOT_TELL),
+        (-3.0, 0.0, 5, -1, CANNOT_TELL),
+        (-3.0, -1.0, 3, -1, SUPPORTS),
+        (-3.0, -1.0, 2, -1, CANNOT_TELL),
+    ],
+)
+def test_a_verdict_follows_from_where_the_interval_lies(
+    low: float, high: float, seeds: int, sign: int, said: str
+) -> None:
+    assert verdict(Interval((low + high) / 2, low, high, seeds), sign) == said
+
+
+def test_nothing_is_said_of_nothing() -> None:
+    assert verdict(None, -1) == CANNOT_TELL
+
+
+def test_rank_correlations() -> None:
+    """Of 1 2 3 4 and 1 3 2 4 one of six pairs is the other way round: (5 - 1) / 6.
+
+    Of 1 2 3 and 1 1 2 two pairs agree, one is tied: 2 / sqrt(3 * 2).
+    """
+    assert kendall([1, 2, 3], [10, 20, 21]) == 1
+    assert kendall([1, 2, 3], [5, 4, 3]) == -1
+    assert kendall([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)
+    assert kendall([1, 2, 3], [1, 1, 2]) == pytest.approx(2 / 6**0.5)
+    assert kendall([1, 2, 3], [7, 7, 7]) is None
+    assert kendall([1, 2], [1, 2]) is None
