@@ -37,10 +37,10 @@ def page(run: RunRecord, figures: Figures, files: Sequence[str]) -> str:
 
     figures: name -> "wide" and "narrow" -> SVG elements for such screens. files: names of those beside the page.
     """
-    templates, view = _templates(), _view(run, figures)
-    contents = {name: Markup(templates.get_template(f"{name}.html").render(view).strip()) for name in _SECTIONS}
+    made, view = templates(), _view(run, figures)
+    contents = {name: Markup(made.get_template(f"{name}.html").render(view).strip()) for name in _SECTIONS}
     sections = [(name, title, contents[name]) for name, title in _SECTIONS.items() if contents[name]]
-    return templates.get_template("page.html").render(view, sections=sections, files=files)
+    return made.get_template("page.html").render(view, sections=sections, files=files)
 
 
 def alike(blocks: Sequence[Block]) -> Iterator[tuple[str, Block]]:
@@ -52,10 +52,14 @@ def alike(blocks: Sequence[Block]) -> Iterator[tuple[str, Block]]:
         first = last + 1
 
 
-def _templates() -> jinja2.Environment:
-    """What is no `Markup` is escaped where it enters a template, and a name that is not there is an error."""
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("s3_jax.report"),
+def templates(*packages: str) -> jinja2.Environment:
+    """The templates of packages that come before those of this one, for pages that share its macros and its style.
+
+    What is no `Markup` is escaped where it enters a template, and a name that is not there is an error.
+    """
+    loaders = [jinja2.PackageLoader(package) for package in (*packages, "s3_jax.report")]
+    made = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -64,11 +68,11 @@ def _templates() -> jinja2.Environment:
     )
     written = (text.percent, text.quantity, text.size, text.choice, text.choices, text.dimension, text.steps)
     shown = (*written, text.depths, text.widths, alike, flat)
-    templates.filters |= {function.__name__: function for function in shown}
-    templates.filters["slope"] = lambda slope: text.slope(slope and slope.slope, slope and slope.standard_error)
-    templates.filters["pairs"] = lambda measure: zip(measure.choices, measure.measures, strict=True)
-    templates.filters["in_rows"] = _in_rows
-    return templates
+    made.filters |= {function.__name__: function for function in shown}
+    made.filters["slope"] = lambda slope: text.slope(slope and slope.slope, slope and slope.standard_error)
+    made.filters["pairs"] = lambda measure: zip(measure.choices, measure.measures, strict=True)
+    made.filters["in_rows"] = _in_rows
+    return made
 
 
 def _view(run: RunRecord, figures: Figures) -> dict[str, Any]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from s3_jax.report import text, theme
-from s3_jax.report.facts import flat
 from s3_jax.report.names import names_of
+from s3_jax.report.page import templates
 from s3_jax.study import statistics
 from s3_jax.study.claims import Claim
 from s3_jax.study.differences import Compared, judging_images
@@ -45,26 +44,12 @@ def page(
     figures: name -> "wide" and "narrow" -> SVG elements for such screens. files: names of those beside the page.
     failed: why runs could not be done, by their titles.
     """
-    templates = _templates()
+    made = templates("s3_jax.study")
+    made.filters |= {function.__name__: function for function in (between, signed, chance)}
     view = _view(study, figures) | {"differences": differences, "claims": claims, "failed": failed}
-    contents = {name: Markup(templates.get_template(f"{name}.html").render(view).strip()) for name in _SECTIONS}
+    contents = {name: Markup(made.get_template(f"{name}.html").render(view).strip()) for name in _SECTIONS}
     sections = [(name, title, contents[name]) for name, title in _SECTIONS.items() if contents[name]]
-    return templates.get_template("page.html").render(view, sections=sections, files=files)
-
-
-def _templates() -> jinja2.Environment:
-    """The study's own come first, then those of a run's report. What is no `Markup` is escaped."""
-    packages = ("s3_jax.study", "s3_jax.report")
-    templates = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in packages]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = (text.percent, text.quantity, text.size, flat, between, signed, chance)
-    templates.filters |= {function.__name__: function for function in shown}
-    return templates
+    return made.get_template("page.html").render(view, sections=sections, files=files)
 
 
 def between(found: Interval | None, decimals: int = 2) -> str:
