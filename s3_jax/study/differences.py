@@ -89,10 +89,9 @@ def _at_equal_cost(space: StudiedSpace, other: StudiedSpace, images: str, top_sh
 
     There are as many bands as the top tier has samples, so that an average band has one of it, `MAX_BANDS` at most.
     """
-    pair = other.measures[images].sampled, space.measures[images].sampled
-    bands = round(top_share * min(len(each.errors) for each in pair))
-    settings = {"num_bands": min(max(bands, 1), MAX_BANDS), "num_resamples": 0}
+    first, second = other.measures[images].sampled, space.measures[images].sampled
+    bands = min(max(round(top_share * min(len(first.errors), len(second.errors))), 1), MAX_BANDS)
     try:
-        return difference_at_equal_cost(*pair, top_share=top_share, **settings).difference
+        return difference_at_equal_cost(first, second, top_share=top_share, num_bands=bands, num_resamples=0).difference
     except S3Error:
         return None
