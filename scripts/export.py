@@ -2,10 +2,13 @@
 
     python scripts/export.py --model=runs/digits/network --out=exported
     python scripts/export.py --model=s3_t --weights=S3-T.pth --out=exported --formats=safetensors,stablehlo
+    python scripts/export.py --model=runs/mine/network --out=exported --size=512,512
 
 --model, --weights, --class_names: as for predict.py. --formats: any of safetensors (with architecture.json), stablehlo,
-onnx (extra onnx). Inputs are images float32 (batch, S, S, 3), normalised as architecture.json tells; the batch size is
-free.
+onnx (extra onnx). Inputs are images float32 (batch, height, width, 3), normalised as architecture.json tells; the batch
+size is free. --size: their height and width, those that the network was trained on, or for a segmentation network those
+of a lying image that it is tested on, if not given. Outputs are logits: (batch, classes), or for a segmentation network
+(batch, height, width, classes), of the image's pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from absl import app, flags
 
 from s3_jax.errors import S3Error
 from s3_jax.networks import standalone, zoo
-from s3_jax.networks.export import export_onnx, export_stablehlo
+from s3_jax.networks.export import export_onnx, export_stablehlo, size_of
 from s3_jax.paths import print_any_name, user_path
 
 FORMATS = ("safetensors", "stablehlo", "onnx")
@@ -25,6 +28,7 @@ _WEIGHTS = flags.DEFINE_string("weights", "", "File or hf-hub:owner/name of a pu
 _NAMES = flags.DEFINE_string("class_names", "", "File with the name of a class in each line.")
 _OUT = flags.DEFINE_string("out", None, "Folder to write to.", required=True)
 _FORMATS = flags.DEFINE_list("formats", list(FORMATS), "Which to write.")
+_SIZE = flags.DEFINE_string("size", None, "HEIGHT,WIDTH of images in pixels; without, the network's own.")
 
 
 def main(arguments: list[str]) -> int:
@@ -36,11 +40,12 @@ def main(arguments: list[str]) -> int:
         unknown = sorted(set(_FORMATS.value) - set(FORMATS))
         if unknown or not _FORMATS.value:
             raise S3Error(f"--formats has {repr(unknown[0]) if unknown else 'none'}; choose of {', '.join(FORMATS)}")
+        size = None if _SIZE.value is None else size_of(_SIZE.value)
         model = zoo.open_model(_MODEL.value, _WEIGHTS.value, _NAMES.value)
         if "onnx" in _FORMATS.value:
-            export_onnx(model, out / "model.onnx")
+            export_onnx(model, out / "model.onnx", size)
         if "stablehlo" in _FORMATS.value:
-            export_stablehlo(model, out / "model.stablehlo")
+            export_stablehlo(model, out / "model.stablehlo", size)
         if "safetensors" in _FORMATS.value:
             standalone.save(out, model)
         else:

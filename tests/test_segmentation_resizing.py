@@ -12,6 +12,7 @@ from s3_jax.segmentation.resizing import (
     along_rows,
     convolution,
     enlarged_convolution,
+    interpolated,
     moved,
     pool_matrix,
     pooled,
@@ -63,6 +64,12 @@ def test_pooling_worked_out_by_hand():
     assert_close(pool_matrix(1, 6), np.ones((6, 1)))
     rows = [[1, 0, 0, 0], [half, half, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, half, half], [0, 0, 0, 1]]
     assert_close(pool_matrix(4, 6), rows)
+
+
+@pytest.mark.parametrize("size", [(7, 20), (2, 3), (3, 5), (1, 1)])
+def test_interpolation_is_resizing(size):
+    x = normal(0, 2, 3, 5, 4)
+    assert_close(interpolated(x, size), resized(x, size))
 
 
 def test_maps_are_resized_and_pooled_along_both_axes():

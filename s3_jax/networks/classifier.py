@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from flax import nnx
+from jax import Array
 
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
 from s3_jax.models.families import AnyNetwork, family_of
+from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.networks.convert import load_weights, to_state_dict
 from s3_jax.networks.files import StateDict
 from s3_jax.networks.standalone import Spec
@@ -52,6 +55,23 @@ class ClassifierSpec(Spec):
     def set_weights(self, network: AnyNetwork, tensors: StateDict) -> None:
         """Give a network such weights, in place. Raises S3Error where they are not its own."""
         load_weights(network, tensors, resize=False, reset_head=False)
+
+    @property
+    def export_size(self) -> tuple[int, int]:
+        """Those that it was trained on, which are square."""
+        return self.image_size, self.image_size
+
+    def as_function(self, network: AnyNetwork, size: tuple[int, int]) -> Callable[[Array], Array]:
+        """Images (B, H, W, 3) to logits (B, classes).
+
+        Raises S3Error for a plain transformer and another size than its own: it has a position for each patch.
+        """
+        if isinstance(self.architecture, IsotropicArchitecture) and size != self.export_size:
+            raise S3Error(
+                f"a plain transformer takes images of its own size alone, {self.image_size} x {self.image_size}"
+            )
+        definition, state = nnx.split(network)
+        return lambda images: nnx.merge(definition, state)(images)
 
     def card_rows(self) -> list[tuple[str, str]]:
         """How images are seen, in words."""

@@ -1,12 +1,15 @@
-"""Networks for other tools: StableHLO and ONNX, each with its weights and a free batch size."""
+"""Networks for other tools: StableHLO and ONNX, each with its weights and a free batch size.
+
+Images are float32 (B, H, W, 3), normalised, of a height and width that are chosen here, `spec.export_size` if none are;
+the answers are `spec.as_function`'s: logits (B, classes) of a classifier, (B, H, W, classes) of a segmentation network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import export
 
 from s3_jax.errors import S3Error
@@ -15,37 +18,47 @@ from s3_jax.paths import AnyPath
 from s3_jax.writing import write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+LONGEST = 16_384  # pixels of a side
+
+Size = tuple[int, int]  # height and width
 
 
-def export_stablehlo(model: Standalone, path: AnyPath) -> None:
-    """Write a network as jax.export serialises it: images float32 (B, S, S, 3), normalised, to logits (B, classes).
+def size_of(text: str) -> Size:
+    """Height and width, as in "512,2048". Raises S3Error for another text, and for sides that no image has."""
+    sides = tuple(map(int, text.split(","))) if re.fullmatch(r"\d{1,9},\d{1,9}", text, re.ASCII) else ()
+    if not sides or not all(1 <= side <= LONGEST for side in sides):
+        raise S3Error(f"size {text!r}: expected HEIGHT,WIDTH in pixels, whole numbers from 1 to {LONGEST:,}")
+    return sides[0], sides[1]
+
+
+def export_stablehlo(model: Standalone, path: AnyPath, size: Size | None = None) -> None:
+    """Write a network as jax.export serialises it. Raises S3Error where it takes no images of this size.
 
     `jax.export.deserialize(path.read_bytes()).call(images)` runs it, without this package.
     """
     (batch,) = export.symbolic_shape("batch")
-    size = model.spec.image_size
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
-    serialized = export.export(jax.jit(_function(model)), platforms=PLATFORMS)(images).serialize()
+    size = size or model.spec.export_size
+    function = model.spec.as_function(model.network, size)
+    images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
+    serialized = export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize()
     write_whole(path, bytes(serialized))
 
 
-def export_onnx(model: Standalone, path: AnyPath) -> None:
-    """Write a network as ONNX, of the same input and output. Raises S3Error where jax2onnx is missing, or fails."""
+def export_onnx(model: Standalone, path: AnyPath, size: Size | None = None) -> None:
+    """Write a network as ONNX, of the same input and output.
+
+    Raises S3Error where jax2onnx is missing, or fails, and where the network takes no images of this size.
+    """
     try:
         from jax2onnx import to_onnx
     except ImportError as error:
         raise S3Error(f"ONNX needs an extra that is not installed ({error}): pip install -e .[onnx]") from error
-    size = model.spec.image_size
+    size = size or model.spec.export_size
+    function = model.spec.as_function(model.network, size)
     try:
-        converted = to_onnx(_function(model), inputs=[("B", size, size, 3)])
+        converted = to_onnx(function, inputs=[("B", *size, 3)])
     except (AttributeError, NotImplementedError) as error:  # it reaches into JAX, and releases of JAX move things
         raise S3Error(
             f"jax2onnx could not convert this network under JAX {jax.__version__}: {error}; under JAX 0.10 it does"
         ) from error
     write_whole(path, converted.SerializeToString())
-
-
-def _function(model: Standalone) -> Callable[[jax.Array], jax.Array]:
-    """The network as a function of images alone."""
-    definition, state = nnx.split(model.network)
-    return lambda images: nnx.merge(definition, state)(images)

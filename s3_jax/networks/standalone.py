@@ -11,10 +11,11 @@ import dataclasses
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from flax import nnx
+from jax import Array
 
 from s3_jax.config import room_of
 from s3_jax.cost import Cost
@@ -94,6 +95,18 @@ class Spec(ABC):
     @abstractmethod
     def set_weights(self, network: Any, tensors: StateDict) -> None:
         """Give a network such weights, in place. Raises S3Error where they are not its own."""
+
+    @property
+    @abstractmethod
+    def export_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that an export takes, where no others are asked for."""
+
+    @abstractmethod
+    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[[Array], Array]:
+        """What an export computes: of images float32 (B, H, W, 3), normalised, the logits, float32.
+
+        size: H and W. Raises S3Error where the network takes no such images.
+        """
 
     @abstractmethod
     def card_rows(self) -> list[tuple[str, str]]:

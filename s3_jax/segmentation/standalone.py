@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from flax import nnx
+from jax import Array
 
 from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
@@ -16,8 +17,10 @@ from s3_jax.networks.convert import load_weights, to_state_dict
 from s3_jax.networks.files import StateDict
 from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.segmentation import convert
+from s3_jax.segmentation.augment import evaluation_size
 from s3_jax.segmentation.class_table import Colour
 from s3_jax.segmentation.cost import upernet_cost
+from s3_jax.segmentation.resizing import Size, interpolated
 from s3_jax.segmentation.upernet import UperNet
 
 
@@ -74,6 +77,24 @@ class SegmentationSpec(Spec):
     def set_weights(self, network: UperNet, tensors: StateDict) -> None:
         """Give a network such weights, in place. Raises S3Error where they are not its own."""
         convert.load_weights(network, tensors)
+
+    @property
+    def export_size(self) -> Size:
+        """That of an image which fills `test_scale`, lying, its sides brought up to multiples of `test_multiple`."""
+        long, short = max(self.test_scale), min(self.test_scale)
+        return evaluation_size(short, long, self.test_scale, self.test_multiple)
+
+    def as_function(self, network: UperNet, size: Size) -> Callable[[Array], Array]:
+        """Images (B, H, W, 3) to logits of their pixels (B, H, W, classes)."""
+        definition, state = nnx.split(network)
+
+        def logits(images: Array) -> Array:
+            """What evaluation makes of an image that it sees at its own size."""
+            own = nnx.merge(definition, state)
+            own.by_products = False  # without gradients the libraries' own convolutions take less time
+            return interpolated(own(images), size)
+
+        return logits
 
     def card_rows(self) -> list[tuple[str, str]]:
         """How images are seen, in words."""
