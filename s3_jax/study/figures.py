@@ -16,6 +16,7 @@ from s3_jax.study.records import JUDGE, Study
 
 _MARKERS = "os^Dv"
 _SPREAD = 0.5  # of the distance from a space to the next, over which the arms stand side by side
+_MARKS = 8  # of an arm on its running mean
 _NEIGHBOURS = 0.1  # of all architectures, that a running mean is over
 
 
@@ -49,8 +50,8 @@ def costs_figure(study: Study, images: str, names: Names, *, width: float) -> Fi
         sampled = [spaces[-1].measures[images].sampled for spaces in study.of_arm(arm).values()]
         if sampled:
             macs, errors = (np.concatenate(each) for each in zip(*((s.macs, s.errors) for s in sampled), strict=True))
-            style = _style(study, arm)
-            axes.plot(macs, errors, style.pop("marker"), ms=2.2, mew=0, color=style["color"], alpha=0.25)
+            style = _style(study, arm) | {"ms": 4.5, "markevery": max(1, len(errors) // _MARKS)}
+            axes.plot(macs, errors, style["marker"], ms=2.2, mew=0, color=style["color"], alpha=0.25)
             count = max(1, round(_NEIGHBOURS * len(errors)))
             label = f"{arm}: mean of {count} next to each other"
             axes.plot(*running_mean(macs, errors, count), label=label, zorder=3, **style)

@@ -12,7 +12,8 @@ LEVEL = 0.95
 NUM_RESAMPLES = 20_000
 MIN_SEEDS = 3  # with fewer nothing is decided
 
-SUPPORTS, CONTRADICTS, CANNOT_TELL = "supports", "contradicts", "cannot tell"
+# What runs do with a claim.
+SUPPORTS, CONTRADICTS, CANNOT_TELL = "support it", "contradict it", "cannot tell"
 
 
 @dataclasses.dataclass(frozen=True)
