@@ -68,6 +68,7 @@ def test_every_number_and_word_has_a_limit_or_is_free() -> None:
         "data.train_split",
         "data.test_split",
         "data.holdout_split",
+        "evolution.measured_run",
         "run.wandb_project",
     }
     free |= {f"{train}.{field}" for train in ("train", "retrain.train") for field in ("init_from", "init_weights")}
