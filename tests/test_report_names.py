@@ -125,5 +125,6 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
     page = words_of(write_report(tmp_path))
     assert "<script" not in page
     assert "Test [red]&lt;i&gt;$x$ of the winner" in page
-    assert "[red]<i>$x$" in on_screen(result)
+    assert "Test [red]<i>$x$" in on_screen(result)
+    assert "% test [red]<i>$x$" in on_screen(result)
     assert names_of({"score_name": None, "error_name": 7}) == Names("accuracy", "7")
