@@ -5,9 +5,9 @@
 One to four handwritten digits on textured noise, 48 px; the class of each pixel is background or the digit whose stroke
 it is. The test scenes show handwriting of which no other split has any. The network begins at random.
 
-Seeds 0, 1 and 2 reach a mIoU of 46.2, 40.5 and 44.3 % on the test scenes. The control is training with the digits' classes
-drawn at random (--config.data.shuffled_classes=True), which leaves to learn where digits are and not which: 12.9 %,
-where the background alone gives 8.8. Mean of the ten digits: 41.0, 34.8 and 39.0 %, control 4.5 % (2026-11-26).
+Seeds 0, 1 and 2 reach a mIoU of 46.2, 40.5 and 44.3 % on the test scenes. The control is training with the classes of
+digits drawn at random (--config.data.shuffled_classes=True), which leaves to learn where digits are and not which:
+12.9 %, where the background alone gives 8.8. Mean of the ten digits: 41.0, 34.8 and 39.0 %, control 4.5 % (2026-11-26).
 """
 
 import ml_collections
