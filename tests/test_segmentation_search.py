@@ -22,7 +22,7 @@ from s3_jax.networks.standalone import Standalone
 from s3_jax.pipeline import run_pipeline
 from s3_jax.report import markdown_table, result_table, write_report
 from s3_jax.segmentation import inference
-from s3_jax.segmentation.task import open_task
+from s3_jax.segmentation.task import Segmentation, open_task
 from s3_jax.task import Metrics
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json, read_json_lines, write_json
@@ -116,13 +116,16 @@ def test_a_runs_files_say_what_is_measured(finished):
     assert not {"score_name", "error_name"} & read_json(finished.workdir / "config.json").keys()
 
 
-def test_words_of_another_name_are_no_other_run(finished, tmp_path):
-    """A run whose files lack the names, or have others, is taken up again."""
+@pytest.mark.parametrize("version", ["before", "after"])
+def test_words_of_another_version_are_no_other_run(finished, tmp_path, monkeypatch, version):
+    """A run is taken up again whose files lack the names, and where the task has others by now."""
     workdir = Path(shutil.copytree(finished.workdir, tmp_path / "run"))
-    record = read_json(workdir / "environment.json")
-    for changed in ({k: v for k, v in record.items() if k != "score_name"}, record | {"error_name": "another"}):
-        write_json(workdir / "environment.json", changed)
-        start_run(finished.config, open_task(finished.config), workdir, Console(quiet=True), StopRequest())
+    if version == "before":
+        record = read_json(workdir / "environment.json")
+        write_json(workdir / "environment.json", {k: v for k, v in record.items() if not k.endswith("_name")})
+    else:
+        monkeypatch.setattr(Segmentation, "score_name", "another")
+    start_run(finished.config, open_task(finished.config), workdir, Console(quiet=True), StopRequest())
 
 
 def test_screen_and_markdown_name_the_score(finished):
