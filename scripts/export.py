@@ -13,6 +13,7 @@ of a lying image that it is tested on, if not given. Outputs are logits: (batch,
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from absl import app, flags
@@ -35,6 +36,8 @@ def main(arguments: list[str]) -> int:
     """Write every format. Returns the exit code."""
     del arguments
     print_any_name()
+    for name in ("jax2onnx", "onnx_ir"):  # hundreds of lines, of no use to who exports
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         out = user_path(_OUT.value)
         unknown = sorted(set(_FORMATS.value) - set(FORMATS))
