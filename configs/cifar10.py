@@ -50,6 +50,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.search.update(population=20, generations=4, top=5, mutations=10, crossovers=10)
     config.search.budget.max_macs = 10e6
+    # Spaces are measured by architectures under the same limit, so that none is better by growing alone (Eq. 5).
+    config.evolution.budget.max_macs = config.search.budget.get_ref("max_macs").identity()
     config.retrain.train.update(train, epochs=4.0)
     config.run.update(eval_batch_size=500, checkpoint_every=200, log_every=20)
     return config

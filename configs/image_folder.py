@@ -31,6 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evolution.update(num_samples=300, step_embed_dim=32, step_window=4, step_qkv_dim=32)
     config.search.update(generations=10)
     config.search.budget.max_macs = 60e6
+    # Spaces are measured by architectures under the same limit, so that none is better by growing alone (Eq. 5).
+    config.evolution.budget.max_macs = config.search.budget.get_ref("max_macs").identity()
     config.retrain.train.update(train, epochs=100.0)
     config.run.update(eval_batch_size=256, checkpoint_every=200, log_every=20)
     return config

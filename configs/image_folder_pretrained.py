@@ -46,6 +46,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
     config.search.update(population=16, generations=3, top=5, mutations=8, crossovers=8)
     config.search.budget.max_macs = 250e6
+    # Spaces are measured by architectures under the same limit, so that none is better by growing alone (Eq. 5).
+    config.evolution.budget.max_macs = config.search.budget.get_ref("max_macs").identity()
     config.retrain.train.update(train, epochs=4.0)
     config.run.update(eval_batch_size=128, checkpoint_every=100, log_every=10)
     return config

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import ml_collections
 import pytest
 from flax import nnx
 
@@ -19,11 +20,18 @@ FILES = sorted(path.stem for path in FOLDER.glob("*.py"))
 NUM_CLASSES = 10
 
 
+SMALL = ("digits", "cifar10", "cifar10_full", "image_folder", "image_folder_pretrained")
+
+
 def load(name: str) -> Config:
+    return config_of(settings(name).to_dict())
+
+
+def settings(name: str) -> ml_collections.ConfigDict:
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return config_of(module.get_config().to_dict())
+    return module.get_config()
 
 
 def test_all_configs_are_there():
@@ -113,3 +121,13 @@ def test_a_value_that_does_not_fit_is_refused_by_name(group, field, value, messa
     settings[group][field] = value
     with pytest.raises(S3Error, match=message):
         config_of(settings).space.build()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_spaces_are_measured_under_the_limit_of_their_search(name):
+    config = settings(name)
+    assert config.evolution.budget.max_macs == config.search.budget.max_macs > 0
+    config.search.budget.max_macs *= 2
+    assert config.evolution.budget.max_macs == config.search.budget.max_macs
+    config.evolution.budget.max_macs = 1e12
+    assert config.search.budget.max_macs != 1e12
