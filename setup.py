@@ -28,6 +28,7 @@ setup(
         "rich",
         "safetensors",
         "scikit-learn",
+        "scipy",
         "tensorboardX",
         "tensorflow-datasets",
     ],

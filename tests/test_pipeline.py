@@ -15,18 +15,24 @@ from pathlib import Path
 import bucket_server
 import kill_and_compare
 import pytest
+import tiny_config
+from rich.console import Console
 
 from s3_jax import classification
 from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.classification.dataset import open_data
 from s3_jax.classification.inference import accuracy
 from s3_jax.classification.task import Classification
+from s3_jax.config import config_of
 from s3_jax.cost import Evaluated
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
 from s3_jax.networks.extract import extract
 from s3_jax.space import SearchSpace
+from s3_jax.study.alike import opened_beside, searched_spaces
 from s3_jax.task import Task
+from s3_jax.training.evaluate import error_of_subnets
+from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json, read_json_lines, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -301,3 +307,13 @@ def test_a_workdir_that_cannot_be_written_is_told(environment, tmp_path):
     assert done.returncode == 2
     assert "cannot write to the workdir" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_supernets_of_a_finished_run_are_read_as_they_were(finished, tmp_path):
+    """What is compared beside a search goes by the errors that the search has recorded."""
+    config = config_of(tiny_config.get_config().to_dict())
+    with opened_beside(config, finished, tmp_path / "beside", console=Console(quiet=True), stop=StopRequest()) as run_:
+        space = searched_spaces(finished)[1]
+        recorded = read_json_lines(space.folder / "evaluated.jsonl", Evaluated.from_json)[:3]
+        error = error_of_subnets(run_, space.supernet(run_), run_.task.splits.holdout)
+        assert [error(one.architecture) for one in recorded] == [one.error for one in recorded]

@@ -1,8 +1,22 @@
 """Intervals, verdicts and rank correlations, against numbers worked out by hand."""
 
+import numpy as np
 import pytest
 
-from s3_jax.study.statistics import CANNOT_TELL, CONTRADICTS, SUPPORTS, Interval, interval, kendall, verdict
+from s3_jax.study.statistics import (
+    CANNOT_TELL,
+    CONTRADICTS,
+    SUPPORTS,
+    Estimate,
+    Interval,
+    bootstrap,
+    difference_of_groups,
+    interval,
+    kendall,
+    means_of_groups,
+    spearman,
+    verdict,
+)
 
 
 def test_the_interval_of_known_numbers() -> None:
@@ -64,3 +78,38 @@ def test_rank_correlations() -> None:
     assert kendall([1, 2, 3], [1, 1, 2]) == pytest.approx(2 / 6**0.5)
     assert kendall([1, 2, 3], [7, 7, 7]) is None
     assert kendall([1, 2], [1, 2]) is None
+
+
+def test_rank_correlations_of_spearman() -> None:
+    """Of 1 2 3 4 and 1 3 2 4 the squared differences of ranks add up to 2: 1 - 6 * 2 / (4 * 15)."""
+    assert spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
+    assert spearman([1, 2, 3], [7, 7, 7]) is None
+    assert spearman([1, 2], [1, 2]) is None
+
+
+def test_a_bootstrap_over_places() -> None:
+    """The mean of -50 to 50 has the standard error 2.90, see above; resamples without a value are left out."""
+    values = np.arange(-50.0, 51.0)
+    found = bootstrap(lambda places: float(values[places].mean()), len(values), 4000)
+    assert found is not None
+    assert found.value == 0
+    assert found.low == pytest.approx(-1.96 * 2.90, abs=0.3)
+    assert found.high == pytest.approx(1.96 * 2.90, abs=0.3)
+    assert bootstrap(lambda places: None, 5, 10) is None
+    known = bootstrap(lambda places: 1.0 if 0 in places else None, 3, 100)
+    assert known == Estimate(1.0, 1.0, 1.0)
+
+
+def test_intervals_of_groups_share_one_deviation() -> None:
+    """Groups 1 3 and 10 14 deviate by 2 and 8 in squares, over 2 degrees of freedom: variance 5.
+
+    Student's 97.5 % point of 2 degrees is 4.303; the mean of two values has the variance 5 / 2, a difference 5.
+    """
+    groups = [[1.0, 3.0], [10.0, 14.0]]
+    first, second = means_of_groups(groups)
+    assert (first.value, second.value) == (2, 12)
+    assert first.high == pytest.approx(2 + 4.302653 * 2.5**0.5, rel=1e-5)
+    difference = difference_of_groups(groups, 1, 0)
+    assert difference.value == 10
+    assert difference.low == pytest.approx(10 - 4.302653 * 5**0.5, rel=1e-5)
+    assert means_of_groups([[1.0], [2.0]])[0] == Estimate(1.0, None, None)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from flax import nnx
+from jax.sharding import Mesh
 
 from s3_jax.config import Config, ModelConfig, RetrainConfig, TrainConfig, config_of, room_of
 from s3_jax.cost import Evaluated
@@ -62,7 +63,7 @@ def extract(workdir: AnyPath, architecture: Architecture | None = None, *, retra
         raise S3Error("only the best architecture of a space is retrained; leave out the other one, or --retrained")
     source = _Source(workdir, config, task, dataset, index, retrained)
     spec = task.spec(chosen, _about(source, chosen))
-    variables = _restore(source, chosen if retrained else space)
+    variables = restored(workdir, source.phase, task, chosen if retrained else space, make_mesh(1))
     if not retrained:
         variables = variables._replace(params=task.sliced(variables.params, space, chosen))
     network = nnx.eval_shape(partial(spec.build, dtype=config.model.dtype))
@@ -123,16 +124,16 @@ def _last_searched(workdir: AnyPath) -> int:
     return max(done)
 
 
-def _restore(source: _Source, structure: Structure) -> Variables:
-    """What a phase has trained, on one device."""
-    folder = source.workdir / source.phase / "checkpoints"
+def restored(workdir: AnyPath, phase: str, task: Task, structure: Structure, mesh: Mesh) -> Variables:
+    """What a phase of a run has trained, on every device of a mesh. Raises S3Error where it is not there."""
+    folder = workdir / phase / "checkpoints"
     if not folder.is_dir():
-        raise S3Error(f"there is no {folder}: {source.phase} of this run is not done, or its checkpoints were removed")
+        raise S3Error(f"there is no {folder}: {phase} of this run is not done, or its checkpoints were removed")
     checkpoints = Checkpoints(folder, structure.to_json())
-    variables = checkpoints.restore_variables(shapes_of(source.task, structure), replicated(make_mesh(1)))
+    variables = checkpoints.restore_variables(shapes_of(task, structure), replicated(mesh))
     checkpoints.close()
     if variables is None:
-        raise S3Error(f"there is no complete checkpoint in {folder}: {source.phase} of this run is not done")
+        raise S3Error(f"there is no complete checkpoint in {folder}: {phase} of this run is not done")
     return variables
 
 

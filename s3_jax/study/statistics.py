@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95
 NUM_RESAMPLES = 20_000
@@ -59,9 +61,65 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> float | None:
 
     Source: M. G. Kendall, The treatment of ties in ranking problems, Biometrika 33 (1945).
     """
-    if len(first) < 3:
+    return _correlation(stats.kendalltau, first, second)
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation rho, with mean ranks of ties; None as for `kendall`."""
+    return _correlation(stats.spearmanr, first, second)
+
+
+def _correlation(of: Any, first: Sequence[float], second: Sequence[float]) -> float | None:
+    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
         return None
-    rows, columns = np.triu_indices(len(first), 1)
-    a, b = (np.sign(np.asarray(each)[rows] - np.asarray(each)[columns]) for each in (first, second))
-    untied = np.abs(a).sum() * np.abs(b).sum()
-    return float((a * b).sum() / np.sqrt(untied)) if untied else None
+    return float(of(first, second).statistic)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A quantity and its interval, whose ends are None where nothing tells them."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def bootstrap(value: Callable[[np.ndarray], float | None], count: int, num_resamples: int) -> Estimate | None:
+    """A function of the places 0 ... count - 1, with the percentile bootstrap over them; None where it has no value.
+
+    value: takes places (count,), some of them several times; resamples for which it gives None are left out.
+    """
+    found = value(np.arange(count))
+    rng = np.random.default_rng(0)
+    drawn = [value(rng.integers(count, size=count)) for _ in range(num_resamples)]
+    known = [each for each in drawn if each is not None]
+    if found is None or not known:
+        return None
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(known, [tail, 100 - tail])
+    return Estimate(found, float(low), float(high))
+
+
+def means_of_groups(groups: Sequence[Sequence[float]]) -> list[Estimate]:
+    """The mean of every group of values, with Student's interval from the deviation that all groups share.
+
+    Groups of few values each tell little of their own deviation; that of all of them together is steadier.
+    """
+    return [Estimate(float(np.mean(group)), *_ends(float(np.mean(group)), groups, 1 / len(group))) for group in groups]
+
+
+def difference_of_groups(groups: Sequence[Sequence[float]], first: int, second: int) -> Estimate:
+    """The mean of one group less that of another, with an interval made as `means_of_groups` makes them."""
+    difference = float(np.mean(groups[first]) - np.mean(groups[second]))
+    share = 1 / len(groups[first]) + 1 / len(groups[second])
+    return Estimate(difference, *_ends(difference, groups, share))
+
+
+def _ends(mean: float, groups: Sequence[Sequence[float]], share: float) -> tuple[float | None, float | None]:
+    """share: the variance of what is estimated, as a share of that of a single value."""
+    freedom = sum(len(group) - 1 for group in groups)
+    if not freedom:
+        return None, None
+    variance = sum(float(np.var(group)) * len(group) for group in groups) / freedom
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance * share)
+    return mean - half, mean + half

@@ -42,10 +42,10 @@ def arm_rows(study: Study) -> list[ArmRow]:
 def csv_files(study: Study, differences: Sequence[Compared], claims: Sequence[Claim]) -> dict[str, str]:
     """File name -> content; numbers are exact, and what is not there is empty."""
     return {
-        "spaces.csv": _csv(_space_rows(study)),
-        "differences.csv": _csv(_difference_rows(differences)),
-        "differences_by_seed.csv": _csv(_seed_rows(differences)),
-        "claims.csv": _csv(_claim_rows(claims)),
+        "spaces.csv": as_csv(_space_rows(study)),
+        "differences.csv": as_csv(_difference_rows(differences)),
+        "differences_by_seed.csv": as_csv(_seed_rows(differences)),
+        "claims.csv": as_csv(_claim_rows(claims)),
     }
 
 
@@ -115,7 +115,8 @@ def _ends(found: Interval | None) -> list[float | None]:
     return [found.mean, found.low, found.high] if found else [None] * 3
 
 
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
+def as_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as the text of a CSV file."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()

@@ -20,7 +20,7 @@ from s3_jax.training.devices import gathered, put_batch, put_replicated, replica
 from s3_jax.training.evaluate import evaluation_on_holdout
 from s3_jax.training.loop import Schedule, train
 from s3_jax.training.networks import Trained, define, trained_subnets
-from s3_jax.training.programs import Length, training_of
+from s3_jax.training.programs import Length, Training, training_of
 from s3_jax.training.run import Run
 from s3_jax.training.state import TrainState
 
@@ -61,7 +61,7 @@ def fit(
     """
     num_steps, settings = num_updates(config, subset), run.config.run
     length = Length(num_steps, steps_per_epoch=len(subset) / config.batch_size)
-    training = training_of(run.task, structure, config, length, run.mesh, shard=settings.shard_parameters)
+    training = _programs(run, structure, config, length)
     checkpoints = Checkpoints(run.workdir / phase / "checkpoints", structure.to_json(), keep=settings.keep_checkpoints)
     state = checkpoints.restore(training.shapes, training.layout)
     if state is None:
@@ -72,6 +72,16 @@ def fit(
         state = _train(run, phase, structure, config, subset, seed, state, training.update, timing, checkpoints)
     checkpoints.close()
     return Trained(define(run.task, structure), gathered(run.mesh, state.eval_variables), structure)
+
+
+def _programs(run: Run, structure: Structure, config: TrainConfig, length: Length) -> Training:
+    """Those of a training; where the one before was alike, they are its."""
+    key = (structure, config, length)
+    if key not in run.trainings:
+        run.trainings.clear()  # programs are large, and networks are trained one after the other
+        shard = run.config.run.shard_parameters
+        run.trainings[key] = training_of(run.task, structure, config, length, run.mesh, shard=shard)
+    return run.trainings[key]
 
 
 def random_subnets(run: Run, phase: str, structure: Structure, step: int) -> tuple[Architecture, ...]:

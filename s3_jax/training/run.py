@@ -20,6 +20,7 @@ from s3_jax.space import map_sizes
 from s3_jax.task import Task
 from s3_jax.training.clock import Clock
 from s3_jax.training.loop import StopRequest
+from s3_jax.training.programs import Training
 from s3_jax.training.records import Metrics, write_json
 
 
@@ -36,6 +37,8 @@ class Run:
     clock: Clock
     # Programs that evaluate, by the definition of their network: a supernet's serves all of its subnets.
     evaluations: dict[nnx.GraphDef, Callable[..., dict[str, Array]]] = field(default_factory=dict)
+    # Those of the newest training: one of the same network by the same settings, with another seed, compiles nothing.
+    trainings: dict[Any, Training] = field(default_factory=dict)
 
     @property
     def map_sizes(self) -> tuple[int, ...]:

@@ -110,14 +110,29 @@ def _check_settings(workdir: AnyPath, config: Config) -> None:
     _check_same({name: old.get(name, defaults[name]) for name in new}, new, workdir)
 
 
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], workdir: AnyPath) -> None:
-    changed = [name for name in sorted(new) if old[name] != new[name] and not f"{name}.".startswith(CHANGEABLE)]
+def check_started_alike(workdir: AnyPath, config: Config, free: tuple[str, ...]) -> None:
+    """Raises S3Error where the run in a folder has other settings than these.
+
+    free: what the names of those begin with that may differ, besides `CHANGEABLE` ones.
+    """
+    before = recorded_settings(workdir)
+    defaults, new = (_flat(json.loads(as_json(to_mapping(each)))) for each in (type(config)(task=config.task), config))
+    old = {name: _flat(before).get(name, defaults[name]) for name in new}
+    _check_same(old, new, workdir, free, f"Give those; only {', '.join(f'config.{name}*' for name in free)} may differ")
+
+
+def _check_same(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    workdir: AnyPath,
+    free: tuple[str, ...] = (),
+    advice: str = "Give those again to go on with it, or another --workdir to start a new run",
+) -> None:
+    may_differ = (*CHANGEABLE, *free)
+    changed = [name for name in sorted(new) if old[name] != new[name] and not f"{name}.".startswith(may_differ)]
     if changed:
         rows = "\n".join(f"  config.{name}: {old[name]!r} there, {new[name]!r} now" for name in changed)
-        raise S3Error(
-            f"{workdir} holds a run that was started with other settings:\n{rows}\n"
-            "Give those again to go on with it, or another --workdir to start a new run"
-        )
+        raise S3Error(f"{workdir} holds a run that was started with other settings:\n{rows}\n{advice}")
 
 
 def _of_another_version(workdir: AnyPath, reason: str) -> S3Error:
@@ -165,13 +180,17 @@ def start_run(config: Config, task: Task, workdir: AnyPath, console: Console, st
     clock = Clock(console, workdir / "timings.json" if first else None)
     run = Run(config, workdir, mesh, task, Metrics(workdir, config.run, active=first), stop, clock)
     if (workdir / "config.json").exists():
-        _check_same_data(workdir, _about(task))
+        check_same_data(workdir, task)
         _check_same_start(workdir, task.start())
     return run
 
 
-def _check_same_data(workdir: AnyPath, now: Mapping[str, Any]) -> None:
-    """Images that are gone or new would be another order, another holdout: not the run that was begun."""
+def check_same_data(workdir: AnyPath, task: Task) -> None:
+    """Raises S3Error where a task has other data than the run in a folder began with.
+
+    Images that are gone or new would be another order, another holdout: not the run that was begun.
+    """
+    now = _about(task)
     before = _recorded_environment(workdir).get("dataset") or {}
     others = [key for key in now if key not in ("splits", "overlap", "name", "source")]
     differing = [f"its {key}" for key in others if before.get(key, now[key]) != now[key]]
