@@ -19,6 +19,7 @@ from s3_jax.et_error import DimensionMeasure, ETError, SpaceMeasure
 from s3_jax.space import Choice
 
 SLOPE_UNITS = ("index", "step", "raw")
+_MAX_HALVES = 1000  # ways to halve the trainings that are looked at
 
 # E-T Errors (B, V) of the V choices of every (stage, dimension), as `et_error.resample` gives them.
 Resampled = Mapping[tuple[int, str], np.ndarray]
@@ -65,7 +66,8 @@ def fit_slopes(
     between = variance_between([fit.alike for fit in fits if fit])
     notes = [_note_only_choice(dimensions[0]) for dimensions, fit in zip(each_dimension, fits, strict=True) if not fit]
     slopes = tuple(None if fit is None else _slope(fit, between) for fit in fits)
-    return slopes, (*notes, *_notes_on_errors(fits, len(measures)))
+    found = agreement([fit.alike for fit in fits if fit])
+    return slopes, (*notes, *_notes_on_errors(fits, len(measures)), *([found.in_words()] if found else []))
 
 
 def mean_measure(measures: Sequence[SpaceMeasure]) -> SpaceMeasure:
@@ -113,6 +115,45 @@ def variance_between(lines: Sequence[Sequence[Line]]) -> float | None:
     slopes = np.array([[one.slope for one in line] for line in known])
     errors = np.array([[one.standard_error for one in line] for line in known], dtype=np.float64)
     return max(0.0, float((slopes.var(axis=1, ddof=1) - (errors**2).mean(axis=1)).mean()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How far the slopes of two halves of a space's trainings agree, a mean over ways to halve them.
+
+    same_sign: in how many dimensions the halves have slopes of the same sign.
+    """
+
+    trainings_of_half: int
+    correlation: float
+    same_sign: float
+    num_dimensions: int
+
+    def in_words(self) -> str:
+        """A note for the reader."""
+        half = self.trainings_of_half
+        return (
+            f"slopes of {half} trainings and of {half} others correlate by {self.correlation:.2f}, and have the same "
+            f"sign in {self.same_sign:.1f} of {self.num_dimensions} dimensions (mean over ways to halve the trainings)"
+        )
+
+
+def agreement(lines: Sequence[Sequence[Line]]) -> Agreement | None:
+    """Of lines (D, R) in one unit; None for fewer than 4 trainings or 3 dimensions, or where slopes are all alike."""
+    slopes = np.array([[one.slope for one in line] for line in lines])
+    if len(slopes) < 3 or slopes.shape[1] < 4:
+        return None
+    trainings = set(range(slopes.shape[1]))
+    half = len(trainings) // 2
+    chosen = itertools.islice(itertools.combinations(sorted(trainings), half), _MAX_HALVES)
+    pairs = [
+        (slopes[:, list(one)].mean(axis=1), slopes[:, sorted(trainings - {*one})[:half]].mean(axis=1)) for one in chosen
+    ]
+    if any(side.std() == 0 for pair in pairs for side in pair):
+        return None
+    correlation = float(np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]))
+    same = float(np.mean([(np.sign(first) == np.sign(second)).sum() for first, second in pairs]))
+    return Agreement(half, correlation, same, len(slopes))
 
 
 @dataclasses.dataclass(frozen=True)

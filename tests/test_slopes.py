@@ -7,7 +7,7 @@ import pytest
 
 from s3_jax.cost import Cost, Evaluated
 from s3_jax.et_error import DimensionMeasure, ETError, SpaceMeasure
-from s3_jax.slopes import Line, Slope, fit_slopes, mean_measure, variance_between
+from s3_jax.slopes import Agreement, Line, Slope, agreement, fit_slopes, mean_measure, variance_between
 from s3_jax.space import Architecture, Block, Stage
 
 SAMPLE = Evaluated(Architecture((Stage(32, (Block(2, 1.0, 32),)),)), Cost(5, 7), 20.0)
@@ -117,3 +117,26 @@ def test_the_mean_of_trainings_worked_out_by_hand() -> None:
     assert mean_measure([first]) is first
     assert mean.to_json()["space"]["mean_macs"] == 7.0
     assert mean.to_json()["sampled_params"] == [5, 5]
+
+
+def test_agreement_of_halves_by_hand() -> None:
+    """Of four trainings every one has the slopes 1 2 3, or two of them -1 -2 -3.
+
+    Those two are one half in two of the six ways to halve them: then the correlation is -1 and no sign is the same; in
+    the other four both halves have slopes of 0 everywhere, which correlate with nothing.
+    """
+    same = [[Line(slope, 0.1)] * 4 for slope in (1.0, 2.0, 3.0)]
+    assert agreement(same) == Agreement(2, pytest.approx(1.0), 3.0, 3)
+    opposite = [[Line(sign * slope, 0.1) for sign in (1, 1, -1, -1)] for slope in (1.0, 2.0, 3.0)]
+    assert agreement(opposite) is None
+    mixed = [[Line(slope * place, 0.1) for place in (3, 1, -2, -2)] for slope in (1.0, -2.0, 3.0)]
+    found = agreement(mixed)  # halves' factors: 2 and -2 (twice), 0.5 and -0.5 (four times)
+    assert found == Agreement(2, pytest.approx(-1.0), 0.0, 3)
+    assert "slopes of 2 trainings and of 2 others correlate by -1.00" in found.in_words()
+    assert "0.0 of 3 dimensions" in found.in_words()
+
+
+def test_few_trainings_or_dimensions_have_no_agreement() -> None:
+    assert agreement([[Line(slope, 0.1)] * 3 for slope in (1.0, 2.0, 3.0)]) is None
+    assert agreement([[Line(slope, 0.1)] * 4 for slope in (1.0, 2.0)]) is None
+    assert agreement([]) is None
