@@ -13,8 +13,14 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-# They take minutes: begun first, so that no process of pytest-xdist waits for the other in the end.
-_LONG = ("test_pipeline.py", "test_devices.py", "test_models_laws.py")
+# These files take minutes: begun first, so that no process of pytest-xdist waits for the other in the end.
+_LONG = [
+    f"test_{name}.py"
+    for name in (
+        *("pipeline", "models_laws", "devices", "study_run", "notebook", "task", "report_page", "segmentation_search"),
+        *("segmentation_export", "bad_runs", "standalone", "buckets", "readme", "report_browser", "segmentation_ahead"),
+    )
+]
 
 
 def pytest_collection_modifyitems(items: list) -> None:

@@ -32,8 +32,6 @@ from s3_jax.training.records import read_json, read_json_lines, write_json
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "tiny_config.py"
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # one process runs them all, so that they share a finished run
-
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
