@@ -18,11 +18,15 @@ ruff format --check .
 ruff check .
 mypy
 scripts/check_package.sh
-pytest -n 2 --dist=loadgroup
+# A file's tests in one process, so that they share its fixtures and what JAX has compiled for them, and files in the order
+# of tests/conftest.py. Not by groups: pytest 9.2 ignores those of pytest-xdist 3.8, and says nothing
+# (https://github.com/pytest-dev/pytest-xdist/issues/1386).
+by_files=(-n 2 --dist=loadfile --no-loadscope-reorder)
+pytest "${by_files[@]}"
 
 if [ -n "$second" ]; then
     wait "$installing"
     # shellcheck disable=SC1091
     source "${VENV:-.venv}-second/bin/activate"
-    pytest -n 2 --dist=loadgroup tests/test_{models,data,training,weights}*.py tests/test_standalone.py
+    pytest "${by_files[@]}" tests/test_{models,data,training,weights}*.py tests/test_standalone.py
 fi

@@ -1,6 +1,9 @@
+import atexit
 import importlib.metadata
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 # Tests run on the CPU, whatever else the machine has.
@@ -11,10 +14,23 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 
+# The tests' processes and all that they start share compiled programs, the small ones too, of which there are hundreds:
+# many start the same run, or compute on the same shapes. Nobody's own cache has a part in it; it is gone afterwards.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="s3_jax_compiled_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
-# They take minutes: begun first, so that no process of pytest-xdist waits for the other in the end.
-_LONG = ("test_pipeline.py", "test_devices.py", "test_models_laws.py")
+# These files take minutes: begun first, so that no process of pytest-xdist waits for the other in the end.
+_LONG = [
+    f"test_{name}.py"
+    for name in (
+        *("pipeline", "models_laws", "devices", "study_run", "notebook", "task", "report_page", "segmentation_search"),
+        *("segmentation_export", "bad_runs", "standalone", "buckets", "readme", "report_browser", "segmentation_ahead"),
+    )
+]
 
 
 def pytest_collection_modifyitems(items: list) -> None:

@@ -155,15 +155,15 @@ def losses(workdir: Path) -> list[tuple[str, int, float]]:
     return [(record["phase"], record["step"], record["loss"]) for record in records]
 
 
-def start_pair(workdir: Path, compiled: dict[str, str]) -> list[subprocess.Popen]:
-    together = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2", **compiled}
+def start_pair(workdir: Path) -> list[subprocess.Popen]:
+    together = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     variables = [environment(2, **together, JAX_PROCESS_ID=str(index)) for index in range(2)]
     return [start(workdir, each, "--config.run.shard_parameters=True") for each in variables]
 
 
-def lose_one_process(workdir: Path, compiled: dict[str, str]) -> None:
+def lose_one_process(workdir: Path) -> None:
     """Kill one of two processes once they have trained a little: the other ends within a minute, and says why."""
-    first, second = start_pair(workdir, compiled)
+    first, second = start_pair(workdir)
     end = time.monotonic() + TIMEOUT
     try:
         while not (workdir / "metrics.jsonl").exists() and time.monotonic() < end:
@@ -185,10 +185,9 @@ def test_two_processes_do_the_run_of_one(tmp_path):
     process of one device restores what the two have trained, and comes to the same result once more.
     """
     one, two = tmp_path / "one", tmp_path / "two"
-    compiled = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
-    finish([start(one, environment(4, **compiled))])
-    lose_one_process(two, compiled)
-    outputs = finish(start_pair(two, compiled))
+    finish([start(one, environment(4))])
+    lose_one_process(two)
+    outputs = finish(start_pair(two))
     assert "Report:" in outputs[0]
     assert "space_0" in outputs[0]
     assert "space_0" not in outputs[1]

@@ -27,7 +27,6 @@ SHORT = """
 WORKDIR, WORKERS, TAU = "runs/digits", 0, 20.0
 STAGES, SPACES, EPOCHS, SAMPLES, GENERATIONS, RETRAIN_EPOCHS = 2, 2, 0.5, 12, 1, 0.5
 """
-one_process = pytest.mark.xdist_group("notebook")  # that executes it once
 LIMIT = 600.0  # seconds that a kernel may take for a cell
 
 
@@ -79,7 +78,6 @@ def executed(tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
     return notebook, folder
 
 
-@one_process
 def test_it_runs_whole_and_quietly(executed) -> None:
     notebook, folder = executed
     result = json.loads((folder / "runs" / "digits" / "result.json").read_text())
@@ -89,7 +87,6 @@ def test_it_runs_whole_and_quietly(executed) -> None:
     assert [out.text for out in streams if out.name == "stderr"] == []
 
 
-@one_process
 def test_a_phase_is_one_line_that_ends_at_its_total_and_the_result_is_a_table(executed) -> None:
     *told, table = named(executed[0], "run").outputs
     assert len(told) <= 40
@@ -100,7 +97,6 @@ def test_a_phase_is_one_line_that_ends_at_its_total_and_the_result_is_a_table(ex
     assert "Winner: space B" in table.data["text/plain"]
 
 
-@one_process
 def test_its_pictures_are_the_reports(executed) -> None:
     notebook, folder = executed
     for name, picture in (("spaces", "space_choices"), ("quality", "error_distribution"), ("search", "search")):

@@ -38,13 +38,10 @@ from s3_jax.training.records import read_json, read_json_lines, write_json
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "tiny_config.py"
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # one process runs them all, so that they share a finished run
-
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory) -> dict[str, str]:
-    """All runs of this file share compiled programs, so that a run takes up its work within seconds."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+def environment() -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu"}
 
 
 def run(workdir: Path, environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess:

@@ -11,10 +11,7 @@ from test_report_run import stop_in_space_c, write_json, write_run
 
 from s3_jax.report import write_report
 
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on this machine"),
-    pytest.mark.xdist_group("browser"),  # one process opens it, and draws the pages once
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")

@@ -75,9 +75,6 @@ def settings(path: Path) -> Config:
     return config_of(config.to_dict())
 
 
-pytestmark = pytest.mark.xdist_group("segmentation search")  # one process runs them all, so that they share a search
-
-
 class Search(NamedTuple):
     """A finished run."""
 

@@ -18,15 +18,16 @@ SETTINGS = [
 ]
 
 
-def start(workdir: Path, compiled: Path) -> subprocess.Popen:
-    paths = {"PYTHONPATH": str(ROOT / "tests"), "JAX_COMPILATION_CACHE_DIR": str(compiled)}
+def start(workdir: Path) -> subprocess.Popen:
     command = kill_and_compare.command(SETTINGS, workdir)
-    return subprocess.Popen(command, env={**os.environ, **paths}, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT / "tests")}, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_task_of_ones_own_is_searched_killed_and_taken_up_again(tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
-    first = start(alone, tmp_path / "compiled")
+    first = start(alone)
     told, _ = first.communicate(timeout=600)
     assert first.returncode == 0
     assert "Report:" in told
@@ -42,13 +43,13 @@ def test_a_task_of_ones_own_is_searched_killed_and_taken_up_again(tmp_path: Path
     assert "with inherited weights (%)" in (page := (alone / "report" / "index.html").read_text())
     assert not [word for word in ("accurac", "acc.", "op-1") if word in page.replace("test_accuracy", "")]
     assert result["winner"]["test_accuracy"] > 80  # a mean error of colours below 0.2; of a constant it is 0.25
-    process = start(killed, tmp_path / "compiled")
+    process = start(killed)
     while not (killed / "space_0" / "et_error.json").exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    again = start(killed, tmp_path / "compiled")
+    again = start(killed)
     assert again.communicate(timeout=600)
     assert again.returncode == 0
     assert kill_and_compare.differences(killed, alone) == []
