@@ -203,6 +203,16 @@ def test_loss_curves_have_their_spaces_colours_and_keep_their_mean_when_thinned(
     assert figure.axes[1].lines[0].get_label() == "x/y"
 
 
+def test_further_trainings_of_a_space_have_its_colour_and_no_line_in_the_legend(run: RunRecord) -> None:
+    curve = np.array([1, 2]), np.array([2.0, 1.0])
+    phases = {"space_1": curve} | {f"space_1/training_{number}": curve for number in range(1, 12)}
+    with theme.applied():
+        axes = loss_figure({"Loss of supernets": phases}, run.spaces, columns=1).axes[0]
+    assert axes.get_legend_handles_labels()[1] == ["Space B"]
+    assert len(axes.lines) == 12
+    assert all(same_color(line.get_color(), theme.space_colour(1)) for line in axes.lines)
+
+
 @pytest.mark.parametrize(
     ("space", "num_spaces", "num_samples"),
     [(None, 3, 60), (None, 7, 60), (start_space(1), 2, 60), (ONE_CHOICE, 1, 1), (EXTREME, 3, 60)],

@@ -65,7 +65,9 @@ def test_where_one_is_not_there_the_page_says_so(tmp_path: Path, older: bool) ->
 
 def test_a_sample_that_was_drawn_twice_is_evaluated_once(tmp_path: Path) -> None:
     write_run(tmp_path, space=SearchSpace((StageSpace((2,), (32,), (7,), (4.0,), (32,)),)), num_spaces=1)
-    (tmp_path / "space_0" / "evaluated.jsonl").write_text(lines_of(tmp_path)[0])
+    (line, *_), path = lines_of(tmp_path), tmp_path / "space_0" / "et_error.json"
+    (tmp_path / "space_0" / "evaluated.jsonl").write_text(line)
+    write_json(path, read_json(path) | {"sampled_errors": [json.loads(line)["error"]] * 60})
     assert len(read_run(tmp_path).spaces[0].sampled) == 60
 
 
@@ -147,3 +149,20 @@ def test_no_labels_overlap_or_are_cut(run: RunRecord) -> None:
         for figure in figures:
             assert overlaps(figure) == []
             assert cut(figure) == []
+
+
+def test_samples_of_further_trainings_are_found_in_their_folders(tmp_path: Path) -> None:
+    """Both trainings have the first architecture, each with an error of its own."""
+    write_run(tmp_path, num_spaces=1)
+    folder, lines = tmp_path / "space_0", lines_of(tmp_path)
+    again = json.loads(lines[0]) | {"error": 33.25}
+    record = read_json(folder / "et_error.json")
+    for name in ("sampled_params", "sampled_macs"):
+        record[name][30] = record[name][0]
+    record["sampled_errors"][30] = 33.25
+    write_json(folder / "et_error.json", record | {"trainings": [{}, {}]})
+    (folder / "evaluated.jsonl").write_text("".join(lines[:30]))
+    (folder / "training_1").mkdir()
+    (folder / "training_1" / "evaluated.jsonl").write_text("".join([json.dumps(again) + "\n", *lines[31:]]))
+    told = [json.loads(line)["architecture"] for line in [*lines[:30], lines[0], *lines[31:]]]
+    assert [one.to_json() for one in read_run(tmp_path).spaces[0].sampled] == told

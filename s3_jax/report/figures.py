@@ -213,8 +213,11 @@ def _draw_losses(axes: Axes, title: str, curves: Mapping[str, Curve], spaces: Se
     names = {f"space_{space.index}": (space.index, f"Space {space.name}") for space in spaces}
     names |= {f"retrain/best_{space.name}": (space.index, f"Best of space {space.name}") for space in spaces}
     for count, (phase, (steps, losses)) in enumerate(curves.items()):
-        index, label = names.get(phase.removesuffix("/train"), (count, phase))
+        first, further, _ = phase.removesuffix("/train").partition("/training_")
+        index, label = names.get(first, (count, phase))
         style: dict[str, Any] = theme.space_style(index) | {"lw": 1.5, "marker": "o" if len(steps) == 1 else None}
+        if further:  # of a space that has a curve already: no line of its own in the legend
+            label, style = "_nolegend_", style | {"lw": 0.8, "alpha": 0.5}
         axes.plot(*_thinned(steps, losses), ms=4, label=label, **style)
     everything = np.concatenate([losses for _, losses in curves.values()])
     if everything.min() > 0 and everything.max() > _LOG_RATIO * everything.min():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from s3_jax.cost import Cost, Evaluated
@@ -35,6 +35,7 @@ class ErrorRecord:
     sampled_costs: tuple[Cost, ...]  # beside them; of an older version's record none
     dimensions: tuple[DimensionEvolution, ...]
     notes: tuple[str, ...]
+    num_trainings: int = 1  # each has as many of the sampled errors, one after the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _read_space(folder: AnyPath, index: int) -> SpaceRecord:
             notes=tuple(map(str, record.get("notes", ()))),
             errors=errors,
             best=_read(folder / "search" / "best.json", Evaluated.from_json),
-            sampled=_sampled(folder / "evaluated.jsonl", errors) if errors else (),
+            sampled=_sampled(folder, errors) if errors else (),
             searched_errors=_read(folder / "search" / "state.json", _searched) or (),
         )
 
@@ -124,22 +125,32 @@ def _errors(record: dict[str, Any]) -> ErrorRecord:
         sampled_costs=tuple(map(Cost, record.get("sampled_params", ()), record.get("sampled_macs", ()))),
         dimensions=tuple(DimensionEvolution.from_json(one, top_k=space.top_k) for one in record["dimensions"]),
         notes=tuple(map(str, record.get("notes", ()))),
+        num_trainings=max(1, len(record.get("trainings", ()))),
     )
 
 
-def _sampled(path: AnyPath, errors: ErrorRecord) -> tuple[Architecture, ...]:
-    """The architectures of the sampled errors, in their order; () where one of them is not in evaluated.jsonl."""
+def _sampled(folder: AnyPath, errors: ErrorRecord) -> tuple[Architecture, ...]:
+    """The architectures of the sampled errors, in their order; () where one is not among those evaluated."""
+    count = len(errors.sampled_errors) // errors.num_trainings
+    found: list[Architecture] = []
+    for number in range(errors.num_trainings):
+        of_this = slice(number * count, (number + 1) * count)
+        path = (folder / f"training_{number}" if number else folder) / "evaluated.jsonl"
+        found += _of_training(path, errors.sampled_errors[of_this], errors.sampled_costs[of_this])
+    return tuple(found) if len(found) == len(errors.sampled_errors) else ()
+
+
+def _of_training(path: AnyPath, errors: Sequence[float], costs: Sequence[Cost]) -> Sequence[Architecture]:
     try:
         evaluated = [Evaluated.from_json(line) for line in _read_lines(path)[0]]
     except S3Error:
         return ()
-    if errors.sampled_costs:
-        of_cost = {one.cost: one.architecture for one in evaluated}
-        found = tuple(of_cost[cost] for cost in errors.sampled_costs if cost in of_cost)
-        return found if len(found) == len(errors.sampled_errors) else ()
-    first = evaluated[: len(errors.sampled_errors)]  # samples are evaluated first, each once
-    told = tuple(one.error for one in first) == errors.sampled_errors
-    return tuple(one.architecture for one in first) if told else ()
+    if costs:
+        known = {(one.cost, one.error): one.architecture for one in evaluated}
+        return [known[key] for key in zip(costs, errors, strict=True) if key in known]
+    first = evaluated[: len(errors)]  # samples are evaluated first, each once
+    told = [one.error for one in first] == list(errors)
+    return [one.architecture for one in first] if told else ()
 
 
 def _searched(record: dict[str, Any]) -> tuple[float, ...]:
