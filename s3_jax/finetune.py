@@ -104,7 +104,7 @@ def training(
             "config.backbone.model: leave it out"
         )
     with opened_workdir(workdir, config):
-        _check_same_start(workdir, start)
+        check_same_start(workdir, start)
         if (workdir / "result.json").exists():
             say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
             return read_record(workdir / "result.json", _checked_result)
@@ -183,7 +183,8 @@ def _initial(run: Run, start: Start, architecture: AnyArchitecture) -> Variables
     return put_replicated(run.mesh, variables_of(network))
 
 
-def _check_same_start(workdir: AnyPath, now: Mapping[str, Any]) -> None:
+def check_same_start(workdir: AnyPath, now: Mapping[str, Any]) -> None:
+    """Raises S3Error where a folder holds a training that began with something else, as `start.json` tells."""
     path = workdir / "start.json"
     # Records of 0.1.0 do not say of which task the network is: there was one.
     if path.exists() and read_record(path, lambda old: old | {"start": now["start"] | old["start"]}) != now:
