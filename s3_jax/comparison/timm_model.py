@@ -94,7 +94,7 @@ class TimmModel:
             return timm.create_model(self._known_as, **how)
         except Exception as error:  # every model of timm's raises what it likes
             told = ", ".join(f"{name}={value}" for name, value in how.items())
-            raise S3Error(f"{self.name} cannot be made with {told}: {_first_line(error)}") from error
+            raise S3Error(f"{self.name} cannot be made with {told}: {first_line(error)}") from error
 
     def train(
         self, config: ClassificationConfig, workdir: AnyPath, *, console: Console, stop: StopRequest
@@ -114,7 +114,7 @@ class TimmModel:
         try:
             network = timm.create_model(self._known_as, num_classes=_num_classes(tensors, known, weights))
         except Exception as error:
-            raise S3Error(f"{self.name} cannot be made: {_first_line(error)}") from error
+            raise S3Error(f"{self.name} cannot be made: {first_line(error)}") from error
         _load(network, tensors, f"{weights} does not fit {self.name}")
         size = max(known.input_size[1:])
         names = tuple(str(index) for index in range(_num_classes(tensors, known, weights)))
@@ -158,7 +158,7 @@ def cost_of(network: nn.Module, name: str, image_size: int) -> Cost:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             network(torch.zeros(1, 3, image_size, image_size))
     except Exception as error:  # every model of timm's raises what it likes
-        raise S3Error(f"{name} takes no images of {image_size} pixels: {_first_line(error)}") from error
+        raise S3Error(f"{name} takes no images of {image_size} pixels: {first_line(error)}") from error
     params = sum(parameter.numel() for parameter in network.parameters())
     return Cost(params, counter.get_total_flops() // 2)
 
@@ -189,5 +189,6 @@ def _load(network: nn.Module, tensors: Mapping[str, np.ndarray], problem: str) -
     network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in plain.items()})
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, as far as it goes into a message of one paragraph."""
     return (str(error).strip() or repr(error)).splitlines()[0]

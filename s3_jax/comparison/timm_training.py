@@ -210,6 +210,8 @@ class TorchCheckpoints:
         """
         import torch
 
+        from s3_jax.comparison.timm_model import first_line
+
         if not self._path.exists():
             return state
         content = io.BytesIO(self._path.read_bytes())
@@ -217,12 +219,15 @@ class TorchCheckpoints:
             with zipfile.ZipFile(content) as archive:
                 if bad := archive.testzip():
                     raise ValueError(f"the checksum of {bad} is another")
+            content.seek(0)
             kept = torch.load(content, map_location=device(), weights_only=True)
             state.network.load_state_dict(kept["network"])
             state.optimizer.load_state_dict(kept["optimizer"])
             return state._replace(step=int(kept["step"]), ema=kept["ema"])
         except Exception as error:  # PyTorch raises what it likes
-            raise S3Error(f"{self._path} is damaged: {error}; remove it, and the training begins again") from error
+            raise S3Error(
+                f"{self._path} is damaged: {first_line(error)}; remove it, and the training begins again"
+            ) from error
 
 
 def _train(run: Run, state: TorchState, num_steps: int, checkpoints: TorchCheckpoints) -> TorchState:
