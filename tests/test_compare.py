@@ -208,7 +208,7 @@ def test_another_recipe_or_network_is_refused_before_any_training(home: Path) ->
 
 
 def test_a_model_that_cannot_be_is_refused_before_any_training(home: Path) -> None:
-    with pytest.raises(S3Error, match="8 pixels cannot be cut into patches of 16"):
+    with pytest.raises(S3Error, match="--models, deit_s: images of 8 pixels cannot be cut into patches of 16"):
         compare(plan_of(config(), "other,deit_s", "", "1"), home / "out")
     save(home / "letters", PLAIN)
     record = home / "letters" / standalone.RECORD

@@ -69,7 +69,10 @@ def _opened(workdir: AnyPath, plan: Plan) -> Iterator[None]:
 def _checked(plan: Plan, images: ImageData, workdir: AnyPath) -> list[tuple[Given, Opened]]:
     """The weights that are given, opened. Raises S3Error for whatever could not be trained or measured later."""
     for model in plan.trained:
-        model.cost(plan.config, images.class_names)
+        try:
+            model.cost(plan.config, images.class_names)
+        except S3Error as error:
+            raise S3Error(f"--models, {model.name}: {error}") from error
     for seed, model in plan.trainings:
         folder = folder_of(workdir, seed, model)
         if (folder / "config.json").exists():
