@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from flax import nnx
 from rich.console import Console
 
 from s3_jax.config import BackboneConfig, Config
+from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
 from s3_jax.models.families import AnyArchitecture, family_of
 from s3_jax.networks import standalone, zoo
@@ -78,39 +80,55 @@ def finetune(start: Start, config: Config, workdir: AnyPath, *, console: Console
     Windows and what depends on them are scaled to the configuration's image size; what of the weights is kept, the task
     says. Raises S3Error for settings that do not fit; Interrupted once it has saved on request.
     """
+    return training(start.record(), config, workdir, lambda run: _train(start, run), console=console, stop=stop)
+
+
+def training(
+    start: Mapping[str, Any],
+    config: Config,
+    workdir: AnyPath,
+    work: Callable[[Run], dict[str, Any]],
+    *,
+    console: Console,
+    stop: StopRequest,
+) -> dict[str, Any]:
+    """One training in its folder, whatever it trains: taken up where it was stopped. Returns the result.
+
+    start: what tells two beginnings apart, as JSON. work: checks what is left to be checked, calls `begin`, trains and
+    returns the result; it is not called where the training is finished. Raises S3Error for settings that do not fit,
+    and where the folder is that of another training.
+    """
     if config.train.init_from:
         raise S3Error(
             "config.train.init_from is where a search begins; the training of one network begins with --model, or with "
             "config.backbone.model: leave it out"
         )
     with opened_workdir(workdir, config):
-        _check_same_start(workdir, start)
+        check_same_start(workdir, start)
         if (workdir / "result.json").exists():
             say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
             return read_record(workdir / "result.json", _checked_result)
-        task = open_task(config)
-        return _run(start, start_run(config, task, workdir, console, stop), task)
+        run = start_run(config, open_task(config), workdir, console, stop)
+        try:
+            result = work(run)
+        finally:
+            run.metrics.close()
+        run.write_json("result.json", result)
+        return result
 
 
-def _run(start: Start, run: Run, task: Task) -> dict[str, Any]:
-    config, workdir = run.config, run.workdir
-    try:
-        architecture = target_architecture(start, config)
-        cost = task.spec(architecture, About()).cost
-        nnx.eval_shape(lambda: task.network(architecture, nnx.Rngs(0)))  # refuses what cannot be built
-        record_start(run)
-        updates = num_updates(config.train, task.splits.train_and_holdout)
-        run.clock.follow([Phase(PHASE, "training of one network", "an update", updates)])
-        run.write_json("start.json", start.record())
-        subset = task.splits.train_and_holdout
-        network = fit(run, PHASE, architecture, config.train, subset, lambda: _initial(run, start, architecture))
-        metrics = metrics_of_network(run, network, task.splits.test)
-    finally:
-        run.metrics.close()
-    spec = task.spec(architecture, _about(start, config, task, metrics))
-    if jax.process_index() == 0:
-        standalone.save(workdir / "network", Standalone(merged(network.definition, network.variables), spec))
-    result = {
+def begin(run: Run, start: Mapping[str, Any]) -> int:
+    """Bind the folder to the run, of which all is checked. Returns how many updates its training has."""
+    record_start(run)
+    updates = num_updates(run.config.train, run.task.splits.train_and_holdout)
+    run.clock.follow([Phase(PHASE, "training of one network", "an update", updates)])
+    run.write_json("start.json", start)
+    return updates
+
+
+def result_of(task: Task, metrics: Metrics, cost: Cost) -> dict[str, Any]:
+    """What `result.json` says of a trained network, from its metrics on the test split."""
+    return {
         "test_accuracy": 100.0 - task.error(metrics),
         "metrics": metrics,
         "in_words": task.in_words(metrics),
@@ -119,8 +137,21 @@ def _run(start: Start, run: Run, task: Task) -> dict[str, Any]:
         "dataset": task.record(),
         **task.names(),
     }
-    run.write_json("result.json", result)
-    return result
+
+
+def _train(start: Start, run: Run) -> dict[str, Any]:
+    config, task = run.config, run.task
+    architecture = target_architecture(start, config)
+    cost = task.spec(architecture, About()).cost
+    nnx.eval_shape(lambda: task.network(architecture, nnx.Rngs(0)))  # refuses what cannot be built
+    begin(run, start.record())
+    subset = task.splits.train_and_holdout
+    network = fit(run, PHASE, architecture, config.train, subset, lambda: _initial(run, start, architecture))
+    metrics = metrics_of_network(run, network, task.splits.test)
+    spec = task.spec(architecture, _about(start, config, task, metrics))
+    if jax.process_index() == 0:
+        standalone.save(run.workdir / "network", Standalone(merged(network.definition, network.variables), spec))
+    return result_of(task, metrics, cost)
 
 
 def _checked_result(record: dict[str, Any]) -> dict[str, Any]:
@@ -152,9 +183,9 @@ def _initial(run: Run, start: Start, architecture: AnyArchitecture) -> Variables
     return put_replicated(run.mesh, variables_of(network))
 
 
-def _check_same_start(workdir: AnyPath, start: Start) -> None:
+def check_same_start(workdir: AnyPath, now: Mapping[str, Any]) -> None:
+    """Raises S3Error where a folder holds a training that began with something else, as `start.json` tells."""
     path = workdir / "start.json"
-    now = start.record()
     # Records of 0.1.0 do not say of which task the network is: there was one.
     if path.exists() and read_record(path, lambda old: old | {"start": now["start"] | old["start"]}) != now:
         raise S3Error(

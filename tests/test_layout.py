@@ -31,7 +31,18 @@ ORDER = (
         "segmentation",
         "profiling",
     ),
-    *("measured_run", "measuring", "pipeline", "finetune", "report", "study", "analysis", "notebook", "main"),
+    *(
+        "measured_run",
+        "measuring",
+        "pipeline",
+        "finetune",
+        "report",
+        "study",
+        "comparison",
+        "analysis",
+        "notebook",
+        "main",
+    ),
 )
 # Parts that may import less than all that is above them.
 NARROW = {

@@ -112,7 +112,7 @@ def to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:
 
     Raises S3Error where two tensors would have one name.
     """
-    kept = _without_prefixes({name: tensor for name, tensor in tensors.items() if not is_buffer(name)})
+    kept = without_prefixes({name: tensor for name, tensor in tensors.items() if not is_buffer(name)})
     if not any(name.startswith("layers.") for name in kept):  # a plain transformer's names are timm's everywhere
         return kept
     # There patches are merged at the end of a stage, in timm at the beginning of the next.
@@ -123,7 +123,7 @@ def to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:
     return renamed
 
 
-def _without_prefixes(tensors: StateDict) -> StateDict:
+def without_prefixes(tensors: StateDict) -> StateDict:
     """Without what a training program has put before every name, however often; and says so."""
     stripped = ""
     while prefix := next((each for each in _PREFIXES if tensors and all(n.startswith(each) for n in tensors)), None):

@@ -72,24 +72,25 @@ def plan_of(config: Config, seeds: str, arms: str) -> Plan:
 
     Raises S3Error for a number that is none, arms that are not there, and arms that lack the one they go by.
     """
-    count = _count(seeds)
+    counted = seeds_of(config, seeds)
     if config.backbone.is_given:
         raise S3Error("config.backbone names one network, so there is no search space to study; leave it out")
     if config.evolution.measured_run or config.evolution.arm != MEASURED:
         raise S3Error("config.evolution.arm and measured_run are given by the study to each run; leave them out")
-    if config.seed + count > 2**32:
-        raise S3Error(f"--seeds={count} from config.seed = {config.seed} on: a seed is at most {2**32 - 1}")
-    return Plan(config, tuple(range(config.seed, config.seed + count)), _arms(arms.split(",")))
+    return Plan(config, counted, _arms(arms.split(",")))
 
 
-def _count(text: str) -> int:
+def seeds_of(config: Config, text: str) -> tuple[int, ...]:
+    """The seeds of the flag --seeds, from the configuration's on. Raises S3Error for a number that is none."""
     try:
         count = int(text)
     except ValueError:
         count = 0
     if not 1 <= count <= MAX_SEEDS:
         raise S3Error(f"--seeds={text}: expected how many seeds, a whole number from 1 to {MAX_SEEDS}")
-    return count
+    if config.seed + count > 2**32:
+        raise S3Error(f"--seeds={count} from config.seed = {config.seed} on: a seed is at most {2**32 - 1}")
+    return tuple(range(config.seed, config.seed + count))
 
 
 def _arms(names: Sequence[str]) -> tuple[str, ...]:

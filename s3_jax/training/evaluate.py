@@ -110,13 +110,13 @@ def lines_of_network(
     step = evaluation_of(task, nnx.split(network)[0], mesh)
     variables, size = put_replicated(mesh, variables_of(network)), -(-batch_size // mesh.size) * mesh.size
     batches = placed_batches(examples, mesh, size, num_workers=num_workers, skip_bad=skip_bad)
-    lines = lines_of(task, examples.subset, lambda batch: step(variables, batch, None), _counted(batches, progress))
+    lines = lines_of(task, examples.subset, lambda batch: step(variables, batch, None), counted(batches, progress))
     if not lines:
         raise S3Error("there is no readable image to evaluate on")
     return lines
 
 
-def _counted(batches: Iterable[Placed], progress: Advance) -> Iterator[Placed]:
+def counted(batches: Iterable[Placed], progress: Advance) -> Iterator[Placed]:
     """The same batches; tells how many images they had so far."""
     images = 0
     for placed in batches:

@@ -84,6 +84,21 @@ def _programs(run: Run, structure: Structure, config: TrainConfig, length: Lengt
     return run.trainings[key]
 
 
+def batches_of(run: Run, subset: Subset, batch_size: int, seed: int, start_step: int) -> Generator[Batch, None, None]:
+    """This process's part of the batches of a training, from the update `start_step` on; to be closed."""
+    data = run.config.data
+    return train_batches(
+        run.task.examples(subset, training=True),
+        batch_size=batch_size,
+        seed=seed,
+        num_workers=data.num_workers,
+        skip_bad=data.on_bad_image == "skip",
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
 def random_subnets(run: Run, phase: str, structure: Structure, step: int) -> tuple[Architecture, ...]:
     """The subnets that one update draws besides the largest and the smallest; none where it is no supernet."""
     if not isinstance(structure, SearchSpace):
@@ -123,7 +138,7 @@ def _train(
         say(run.clock.console, f"{phase} is not evaluated on the way: it is trained on the images held out before")
     elif timing.evaluate_every:
         evaluate = evaluation_on_holdout(run, structure)
-    batches = _batches(run, subset, config.batch_size, seed, int(state.step))
+    batches = batches_of(run, subset, config.batch_size, seed, int(state.step))
     with closing(batches):
         return train(
             phase,
@@ -138,18 +153,3 @@ def _train(
             name_subnet=name_subnet,
             evaluate=evaluate,
         )
-
-
-def _batches(run: Run, subset: Subset, batch_size: int, seed: int, start_step: int) -> Generator[Batch, None, None]:
-    """This process's part of the batches of a training."""
-    data = run.config.data
-    return train_batches(
-        run.task.examples(subset, training=True),
-        batch_size=batch_size,
-        seed=seed,
-        num_workers=data.num_workers,
-        skip_bad=data.on_bad_image == "skip",
-        start_step=start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )

@@ -9,23 +9,43 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from s3_jax.errors import Interrupted, S3Error
-from s3_jax.training.checkpoints import Checkpoints
 from s3_jax.training.clock import Clock
 from s3_jax.training.records import Metrics
-from s3_jax.training.state import TrainState
 from s3_jax.training.steps import Batch
 
 # Steps whose metrics are fetched only later, so that the host prepares the next ones while the device computes.
 STEPS_IN_FLIGHT = 2
 
 Result = TypeVar("Result")
+
+
+class Counted(Protocol):
+    """The state of a training, as far as the loop looks at it: how many updates it has had."""
+
+    @property
+    def step(self) -> Any:
+        """A whole number, or an array of one."""
+
+
+State = TypeVar("State", bound=Counted)
+Saved = TypeVar("Saved", bound=Counted, contravariant=True)
+
+
+class Keeps(Protocol[Saved]):
+    """Where states are saved, as `checkpoints.Checkpoints` does it."""
+
+    def save(self, state: Saved) -> None:
+        """Keep a state, perhaps while the training goes on."""
+
+    def close(self) -> None:
+        """Wait until all that is being saved is kept."""
 
 
 class StopRequest:
@@ -79,18 +99,18 @@ class Schedule:
 
 def train(
     phase: str,
-    state: TrainState,
+    state: State,
     batches: Iterator[Batch],
-    update: Callable[[TrainState, Batch, int], tuple[TrainState, dict[str, jax.Array]]],
+    update: Callable[[State, Batch, int], tuple[State, dict[str, jax.Array]]],
     *,
     schedule: Schedule,
-    checkpoints: Checkpoints,
+    checkpoints: Keeps[State],
     metrics: Metrics,
     stop: StopRequest,
     clock: Clock,
     name_subnet: Callable[[int, int], str],
-    evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
-) -> TrainState:
+    evaluate: Callable[[State], Mapping[str, float]] | None = None,
+) -> State:
     """Run `update(state, batch, step)` until `schedule.num_steps`, saving, logging and evaluating on the way.
 
     `batches` begins at the batch of the state's step. Raises S3Error at a loss that is not finite, naming the step and
