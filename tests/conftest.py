@@ -1,10 +1,13 @@
 import atexit
+import html
 import importlib.metadata
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 # Tests run on the CPU, whatever else the machine has.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -35,3 +38,16 @@ _LONG = [
 
 def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
+
+
+@pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of reports are empty, for tests of what else a page has: drawing them takes longer than all the rest."""
+    from s3_jax.report import theme  # after what is set above
+
+    monkeypatch.setattr(theme, "png", lambda figure: b"")
+    monkeypatch.setattr(theme, "svg", _empty_svg)
+
+
+def _empty_svg(figure: object, name: str, description: str) -> str:
+    return f'<svg role="img" aria-label="{html.escape(description)}" viewBox="0 0 1 1"></svg>'

@@ -25,21 +25,25 @@ def warned(tmp_path: Path, **dataset: Any) -> str:
     return "".join(line for line in lines if "E-T Error and search used" in line)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_the_test_images_that_the_search_has_seen_are_counted(tmp_path: Path) -> None:
     half = SPLITS | {"holdout": {"split": "test[:50%]", "images": 5000, "of": 5000}}
     assert "used 5,000 of the 10,000 test images" in warned(tmp_path, splits=half, overlap={"holdout_test": 5000})
 
 
+@pytest.mark.usefixtures("sketched")
 def test_slices_that_share_no_image_are_no_warning(tmp_path: Path) -> None:
     assert warned(tmp_path, overlap={"holdout_test": 0}) == ""
 
 
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize(("split", "known"), [("test", True), ("train", False)])
 def test_an_older_record_is_judged_by_the_names_of_its_splits(tmp_path: Path, split: str, known: bool) -> None:
     splits = SPLITS | {"holdout": {"split": split, "images": 5, "of": 10}}
     assert ("used the test images" in warned(tmp_path, splits=splits)) is known
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_stopped_run_warns_too(tmp_path: Path) -> None:
     write_run(tmp_path)
     stop_in_space_c(tmp_path)
@@ -108,6 +112,7 @@ def test_score_and_error_are_called_as_the_result_says(
     assert max(map(len, shown.splitlines())) <= 80
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_stopped_run_is_named_by_its_environment(tmp_path: Path) -> None:
     write_run(tmp_path)
     stop_in_space_c(tmp_path)

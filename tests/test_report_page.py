@@ -170,6 +170,7 @@ def test_the_header_says_what_the_images_served_for(finished: Finished) -> None:
     assert f"{result['winner']['test_accuracy']:.2f} %" in words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_search_on_the_test_images_is_pointed_out(tmp_path: Path) -> None:
     result = write_run(tmp_path, space=start_space(1), num_spaces=1)
     assert "never seen" not in report(tmp_path).text
@@ -180,6 +181,7 @@ def test_a_search_on_the_test_images_is_pointed_out(tmp_path: Path) -> None:
     assert "then part of the retraining" not in words
 
 
+@pytest.mark.usefixtures("sketched")
 def test_notes_of_spaces_files_and_images_are_there(tmp_path: Path) -> None:
     write_run(tmp_path, num_samples=40)
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -266,6 +268,7 @@ def test_nothing_of_a_file_becomes_html(tmp_path: Path) -> None:
     assert page.text.count(HOSTILE) > 15
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_stopped_run_is_shown_as_far_as_it_has_come(tmp_path: Path) -> None:
     result = write_run(tmp_path)
     stop_in_space_c(tmp_path)
@@ -277,6 +280,7 @@ def test_a_stopped_run_is_shown_as_far_as_it_has_come(tmp_path: Path) -> None:
     assert len([rows for rows in page.tables if "Slope ± s.e." in rows[0]]) == 2
 
 
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("kept", [0, 1, 2, 3, 4])
 def test_a_run_can_be_reported_from_its_first_moment(tmp_path: Path, kept: int) -> None:
     whole = tmp_path / "whole"
@@ -325,6 +329,7 @@ def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_stop_while_writing_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path, space=start_space(1), num_spaces=2)
     path = write_report(tmp_path)
@@ -347,6 +352,7 @@ def test_a_stop_while_writing_leaves_the_old_report_whole(tmp_path: Path, monkey
     assert write_report(tmp_path).read_bytes() != before
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_report_that_has_no_place_is_an_error(tmp_path: Path) -> None:
     write_run(tmp_path, space=start_space(1), num_spaces=1)
     (tmp_path / "report").write_text("in the way")

@@ -36,6 +36,7 @@ def make_older(workdir: Path) -> None:
     write_json(path, {key: value for key, value in record.items() if key not in ("sampled_params", "sampled_macs")})
 
 
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("older", [False, True])
 def test_the_sampled_architectures_are_found_among_the_evaluated(tmp_path: Path, older: bool) -> None:
     write_run(tmp_path, num_spaces=1)
@@ -49,6 +50,7 @@ def test_the_sampled_architectures_are_found_among_the_evaluated(tmp_path: Path,
     assert "not have every sampled" not in report(tmp_path).text
 
 
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("older", [False, True])
 def test_where_one_is_not_there_the_page_says_so(tmp_path: Path, older: bool) -> None:
     write_run(tmp_path, num_spaces=1)
@@ -114,6 +116,7 @@ def test_every_sample_is_a_dot_over_its_cost_and_means_are_of_neighbours(run: Ru
     assert (x.tolist(), y.tolist()) == ([1.5, 2.5], [18.0, 28.0])
 
 
+@pytest.mark.usefixtures("sketched")
 def test_published_numbers_are_shown_beside_those_of_imagenet_alone(tmp_path: Path) -> None:
     result = write_run(tmp_path, space=start_space(1), num_spaces=2)
     report(tmp_path)

@@ -12,6 +12,7 @@ from test_report_run import read_json, start_space, write_json, write_run
 from s3_jax.report import page, write_report
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_class_that_is_called_as_a_tag_is_text(tmp_path: Path) -> None:
     write_run(tmp_path, space=start_space(1), num_spaces=1)
     before = report(tmp_path).tags["b"]
@@ -22,12 +23,14 @@ def test_a_class_that_is_called_as_a_tag_is_text(tmp_path: Path) -> None:
     assert shown.tags["b"] == before
 
 
+@pytest.mark.usefixtures("sketched")
 def test_attributes_are_escaped_where_they_enter(tmp_path: Path) -> None:
     result = write_run(tmp_path, space=start_space(1), num_spaces=1)
     write_json(tmp_path / "result.json", result | {"score_name": '" onclick="x'})
     assert ("data-label", 'Test " onclick="x % inherited') in report(tmp_path).attributes
 
 
+@pytest.mark.usefixtures("sketched")
 def test_a_name_that_a_template_does_not_know_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path, space=start_space(1), num_spaces=1)
     monkeypatch.setattr(page, "_view", lambda run, figures: {"run": run, "names": {}, "figures": figures})
