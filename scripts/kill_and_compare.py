@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, user_path
 from s3_jax.training.checkpoints import EMA, PARAMS, REST, STATS
 
@@ -102,12 +103,19 @@ def _equal(first: np.ndarray | None, second: np.ndarray | None) -> bool:
     return first is not None and second is not None and first.dtype == second.dtype and np.array_equal(first, second)
 
 
+def _workdirs(text: str) -> AnyPath:
+    try:
+        return user_path(text)
+    except S3Error as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def main() -> int:
     """Run, kill, compare. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/digits.py"))
     parser.add_argument("--folder", type=Path, default=Path("runs/killed"), help="new folder for the runs")
-    parser.add_argument("--workdirs", type=user_path, help="where the killed runs are to be, instead of the folder")
+    parser.add_argument("--workdirs", type=_workdirs, help="where the killed runs are to be, instead of the folder")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     parser.add_argument("--expected", type=Path, help="a finished run that was left alone, instead of a new one")

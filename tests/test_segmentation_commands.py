@@ -80,6 +80,9 @@ def test_a_segmentation_network_is_measured_at_one_scale_or_several(tmp_path: Pa
     monkeypatch.setattr(inference, "evaluate_scaled", scaled)
     several = commands.EvaluateOptions(**given, scales=("0.5", "1"), flip=True)
     assert commands.evaluate(model, several).record["miou"] == 1.0
+    mirrored = commands.EvaluateOptions(**given, flip=True)
+    assert mirrored.factors() == [1.0]  # and so not ignored where no scale is given
+    assert commands.EvaluateOptions(**given).factors() == []
     (tmp_path / "others.txt").write_text("sky\nroad\nbus")
     with pytest.raises(S3Error, match="classes are sky, road, car, and the data's sky, road, bus: give those of"):
         commands.evaluate(model, commands.EvaluateOptions(**given, class_table=str(tmp_path / "others.txt")))

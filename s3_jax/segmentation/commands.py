@@ -46,7 +46,7 @@ class EvaluateOptions(DataOptions):
     class_table: Annotated[str, Flag("The file with a class in each line.")] = ""
     zero_is_ignored: Annotated[bool, Flag("0 in a mask does not count.")] = False
     scales: Annotated[tuple[str, ...], Flag("Scales of which the probabilities' mean is taken.")] = ()
-    flip: Annotated[bool, Flag("With --scales, mirrored images too.")] = False
+    flip: Annotated[bool, Flag("Mirrored images too; at scale 1 where no --scales are given.")] = False
 
     def __post_init__(self) -> None:
         self.data_config()
@@ -64,8 +64,8 @@ class EvaluateOptions(DataOptions):
         )
 
     def factors(self) -> list[float]:
-        """The scales as numbers."""
-        return list(map(_scale, self.scales))
+        """The scales as numbers; none where an image is seen once, as it is."""
+        return list(map(_scale, self.scales)) or [1.0] * self.flip
 
 
 def _scale(text: str) -> float:
@@ -126,9 +126,9 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
     _check_classes(model.spec.class_names, data.table.names)
     subset = data.splits.test
     with progress_bar(Console(stderr=True), "images", len(subset)) as advance:
-        if options.scales:
+        if factors := options.factors():
             metrics = inference.evaluate_scaled(
-                model, subset, config, scales=options.factors(), flip=options.flip, progress=advance
+                model, subset, config, scales=factors, flip=options.flip, progress=advance
             )
         else:
             metrics = inference.evaluate(model, subset, config, batch_size=options.batch, progress=advance)
