@@ -14,6 +14,7 @@ from s3_jax.cost import Evaluated, cost
 from s3_jax.errors import S3Error
 from s3_jax.et_error import DimensionMeasure, ETError
 from s3_jax.evolution import DimensionEvolution, EvolutionConfig, evolve
+from s3_jax.report.facts import facts
 from s3_jax.report.records import read_run
 from s3_jax.slopes import Slope
 from s3_jax.space import Architecture, SearchSpace, StageSpace, map_sizes, sample
@@ -216,3 +217,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> Non
 def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(S3Error, match="nowhere is not a folder"):
         read_run(tmp_path / "nowhere")
+
+
+def test_the_facts_say_what_judging_images_are_for(tmp_path: Path) -> None:
+    result = write_run(tmp_path, space=start_space(1), num_spaces=1)
+    result["dataset"]["splits"] |= {"judge": {"split": "train", "images": 500, "of": 50000}}
+    write_json(tmp_path / "result.json", result)
+    told = dict(facts(read_run(tmp_path)))
+    assert told["Judging images"] == "500 of the 50,000 in train: E-T Errors by which nothing is chosen"

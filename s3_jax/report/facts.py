@@ -13,6 +13,7 @@ _HELD_OUT = "E-T Error and search; then part of the retraining"
 _SERVED_FOR = {
     "train": ("Training images", "supernets and retraining"),
     "holdout": ("Hold-out images", "E-T Error and search"),
+    "judge": ("Judging images", "E-T Errors by which nothing is chosen"),
     "test": ("Test images", "test {score}, once for each network tested, at the end"),
 }
 
