@@ -102,7 +102,7 @@ def test_the_page_shows_what_the_tables_have(folder: Path, page: Page) -> None:
     assert rows[-1][:2] == ["measured", "the last space of still"]
     assert rows[-1][4] == "−11.00"  # noqa: RUF001
     assert len(page.table("Mean params")) == 5 * 3
-    assert "in 25 % of studies" in " ".join(page.text.split())  # three seeds on one side: twice 1 / 8
+    assert "the 95 % interval of this mean (Student's, which with few seeds is wide)" in " ".join(page.text.split())
 
 
 def test_the_page_stands_by_itself_and_has_no_number_that_is_none(page: Page) -> None:

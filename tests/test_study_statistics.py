@@ -20,13 +20,14 @@ from s3_jax.study.statistics import (
 
 
 def test_the_interval_of_known_numbers() -> None:
-    """Of 1, 2, 3 a resample is 1 1 1 once in 27: 3.7 %, so the lower end is 1, and by symmetry the upper one 3.
+    """1, 2, 3 have the variance 1, and their mean 1 / 3; Student's 97.5 % point of 2 degrees of freedom is 4.302653.
 
-    Of 0, 0, 0, 10 each resample's sum is 10 times a binomial of 4 draws by 1/4: none 32 %, three or fewer 99.6 %, two
-    or fewer 94.9 %. So the ends are 0 and 3 * 10 / 4.
+    0, 0, 0, 10 have the variance 25, and their mean 25 / 4; the point of 3 degrees is 3.182446.
     """
-    assert interval([1.0, 2.0, 3.0]) == Interval(2.0, 1.0, 3.0, 3)
-    assert interval([0.0, 0.0, 0.0, 10.0]) == Interval(2.5, 0.0, 7.5, 4)
+    half = 4.302653 / 3**0.5
+    assert interval([1.0, 2.0, 3.0]) == Interval(2.0, pytest.approx(2 - half), pytest.approx(2 + half), 3)
+    half = 3.182446 * 2.5
+    assert interval([0.0, 0.0, 0.0, 10.0]) == Interval(2.5, pytest.approx(2.5 - half), pytest.approx(2.5 + half), 4)
 
 
 def test_many_values_have_the_interval_of_their_standard_error() -> None:

@@ -37,7 +37,7 @@ class Claim:
 
     @property
     def interval(self) -> Interval | None:
-        """The mean over seeds with its bootstrap interval."""
+        """The mean over seeds with its interval."""
         return interval(list(self.values.values()))
 
     @property

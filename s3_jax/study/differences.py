@@ -37,7 +37,7 @@ class Compared:
 
     @property
     def interval(self) -> Interval | None:
-        """The mean over seeds with its bootstrap interval."""
+        """The mean over seeds with its interval."""
         return interval(list(self.values.values()))
 
     def to_json(self) -> dict[str, Any]:

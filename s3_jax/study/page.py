@@ -45,7 +45,7 @@ def page(
     failed: why runs could not be done, by their titles.
     """
     made = templates("s3_jax.study")
-    made.filters |= {function.__name__: function for function in (between, signed, chance)}
+    made.filters |= {function.__name__: function for function in (between, signed)}
     view = _view(study, figures) | {"differences": differences, "claims": claims, "failed": failed}
     contents = {name: Markup(made.get_template(f"{name}.html").render(view).strip()) for name in _SECTIONS}
     sections = [(name, title, contents[name]) for name, title in _SECTIONS.items() if contents[name]]
@@ -62,11 +62,6 @@ def between(found: Interval | None, decimals: int = 2) -> str:
 def signed(value: float | None, decimals: int = 2) -> str:
     """A number with its sign: +1.25."""
     return text.ABSENT if value is None else f"{value:+.{decimals}f}".replace("-", text.MINUS)
-
-
-def chance(seeds: int) -> str:
-    """How often the values of so many seeds all lie on one side of zero where there is no effect, in percent."""
-    return f"{100 * 2.0 ** (1 - seeds):.2g}"
 
 
 def _view(study: Study, figures: Figures) -> dict[str, Any]:
