@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 
+from s3_jax.data.rescaling import Scale, Size, rescaled_size, resized_to
 from s3_jax.segmentation.class_table import IGNORED
 from s3_jax.segmentation.config import SegmentationAugmentConfig
 
@@ -18,9 +19,6 @@ cv2.setNumThreads(0)  # loader workers are the parallelism; OpenCV's threads wou
 CROP_ATTEMPTS = 10  # to find a crop in which no class covers too much
 DISTORTION_PROBABILITY = 0.5  # of each step of the photometric distortion, mmsegmentation's
 HUES = 180  # OpenCV's of the circle
-
-Size = tuple[int, int]  # height and width
-Scale = tuple[int, int]  # most pixels of the longer and of the shorter side
 
 _LEVELS = np.arange(256, dtype=np.float32)
 
@@ -41,12 +39,6 @@ def augmented(
     return padded(image, classes, config.crop)
 
 
-def rescaled_size(height: int, width: int, scale: Scale) -> Size:
-    """The largest size of an image's shape that fits into a scale, to the nearest pixel, at least 1 (mmcv's rule)."""
-    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
 def evaluation_size(height: int, width: int, scale: Scale, multiple: int) -> Size:
     """The size to test an image at: as large as fits into a scale, each side then brought up to a multiple.
 
@@ -54,11 +46,6 @@ def evaluation_size(height: int, width: int, scale: Scale, multiple: int) -> Siz
     """
     height, width = rescaled_size(height, width, scale)
     return math.ceil(height / multiple) * multiple, math.ceil(width / multiple) * multiple
-
-
-def resized_to(image: np.ndarray, size: Size) -> np.ndarray:
-    """An image, uint8 (H, W, 3), at another size, bilinear and, as in mmsegmentation, without antialiasing."""
-    return image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def classes_resized_to(classes: np.ndarray, size: Size) -> np.ndarray:

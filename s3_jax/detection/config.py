@@ -1,0 +1,65 @@
+"""The settings that detection has of its own for its data: images with objects, their augmentation, and canvases.
+
+`main` asks for them before anything else is loaded, so nothing here may import JAX or what takes seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from s3_jax.config import DataConfig
+from s3_jax.limits import Count, Limit, Probability, SettingError, check_fields, each, increasing, one_of, whole
+
+SOURCES = ("scenes", "coco")
+
+_SIDE = whole(1, 16384)
+_SIZES = Limit(
+    "one pair of whole numbers from 1 to 16,384 or more",
+    lambda sizes: bool(sizes) and all(_SIDE.holds(side) for size in sizes for side in size),
+)
+_CHOICES = Limit(
+    "one whole number from 1 to 16,384 or more", lambda sides: bool(sides) and all(map(_SIDE.holds, sides))
+)
+
+# Most pixels of the longer and of the shorter side.
+Scale = Annotated[tuple[int, int], each(_SIDE)]
+Sides = Annotated[tuple[int, ...], _CHOICES]
+# Height and width, both in pixels, of each.
+Sizes = Annotated[tuple[tuple[int, int], ...], _SIZES]
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionDataConfig(DataConfig):
+    """Where the images and their objects are, and the sizes at which a network sees them.
+
+    scenes: drawn as they are needed, see `scenes`; splits are "train", "holdout" and "test". coco: files as COCO has
+    them; in both patterns `{split}` stands for the name of a split.
+    """
+
+    source: Annotated[str, one_of(*SOURCES)] = "scenes"
+    annotations_file: str = "annotations/instances_{split}.json"  # below path
+    images_folder: str = "{split}"  # below path; the file names of the annotations begin there
+    test_scale: Scale = (1333, 800)  # what images are resized to fit into
+    canvases: Sizes = ((800, 1344), (1344, 800))  # an image lies at the top left of the smallest that holds it
+    max_objects: Annotated[int, whole(1, 10_000)] = 100  # of an image in training; of more, the largest are kept
+    scene_size: Annotated[int, whole(16, 4096)] = 64  # pixels, both sides
+    scene_count: Count = 3000  # of the training split
+    shuffled_classes: bool = False  # a control: the classes of training scenes' digits are drawn at random
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionAugmentConfig:
+    """Training augmentation; the defaults are DETR's for COCO, with which Swin and S3 train Cascade Mask R-CNN."""
+
+    short_sides: Sides = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)  # one is drawn for each image
+    long_side: Annotated[int, _SIDE] = 1333  # most pixels of the longer side, which goes before the shorter one
+    horizontal_flip: Probability = 0.5
+    crop_probability: Probability = 0.5  # of the second branch: resize, crop, resize
+    crop_short_sides: Sides = (400, 500, 600)  # before the crop
+    crop_sides: Annotated[tuple[int, int], increasing(_SIDE)] = (384, 600)  # least and most pixels, drawn for each side
+
+    def __post_init__(self) -> None:
+        check_fields(self, "augment")
+        if self.long_side < max(self.short_sides + self.crop_short_sides):
+            raise SettingError("augment", f"long_side = {self.long_side}: expected no less than the shorter sides")
