@@ -143,7 +143,7 @@ def test_a_sample_takes_positives_up_to_their_share_and_fills_up_with_negatives(
     seen = set()
     for seed in range(20):
         sample = SAMPLED(jax.random.key(seed), found, 8, 0.5)
-        index, target = np.asarray(sample.index), np.asarray(sample.target)
+        index, target = np.asarray(sample.row), np.asarray(sample.target)
         assert np.asarray(sample.valid).all()
         assert len(set(index)) == 8
         np.testing.assert_array_equal(target, found[index])
@@ -151,8 +151,8 @@ def test_a_sample_takes_positives_up_to_their_share_and_fills_up_with_negatives(
         seen |= set(index)
     assert seen == set(range(26)) - {5}
     again = SAMPLED(jax.random.key(19), found, 8, 0.5)
-    np.testing.assert_array_equal(again.index, sample.index)
-    assert set(np.asarray(SAMPLED(jax.random.key(3), found, 8, 0.5).index)) != set(index)
+    np.testing.assert_array_equal(again.row, sample.row)
+    assert set(np.asarray(SAMPLED(jax.random.key(3), found, 8, 0.5).row)) != set(index)
 
 
 def test_rows_that_nothing_fills_do_not_count():

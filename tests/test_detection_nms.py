@@ -39,11 +39,11 @@ def test_it_keeps_what_onnx_runtime_keeps(threshold):
         boxes, scores = crowded(seed, 300)
         groups = np.random.default_rng(seed).integers(0, 3, 300)
         kept = NMS(boxes, scores, np.ones(300, bool), threshold, 300, groups)
-        actual = np.asarray(kept.index)[np.asarray(kept.valid)]
+        actual = np.asarray(kept.row)[np.asarray(kept.valid)]
         by_class = np.where(groups == np.arange(3)[:, None], scores, -1)
         desired = {number for label, number in onnx_nms(boxes, by_class, threshold) if groups[number] == label}
         assert set(actual) == desired
-        assert len(actual) == kept.count == len(desired)
+        assert len(actual) == kept.total == len(desired)
         assert (np.diff(scores[actual]) <= 0).all()
 
 
@@ -52,14 +52,14 @@ def test_boxes_are_worked_out_by_hand():
     boxes = np.asarray([[0, 0, 10, 10], [0, 1, 10, 11], [0, 2, 10, 12], [50, 0, 60, 10], [0, 0, 10, 10]], np.float32)
     scores, every = np.asarray([0.9, 0.8, 0.7, 0.1, 0.9], np.float32), np.ones(5, bool)
     kept = NMS(boxes, scores, every, 0.7, 5)
-    np.testing.assert_array_equal(kept.index, [0, 2, 3, 0, 0])
+    np.testing.assert_array_equal(kept.row, [0, 2, 3, 0, 0])
     np.testing.assert_array_equal(kept.valid, [True] * 3 + [False] * 2)
     second = NMS(boxes, scores, np.asarray([False, True, True, True, False]), 0.7, 2)
-    np.testing.assert_array_equal(second.index, [1, 3])
-    assert second.count == 2
+    np.testing.assert_array_equal(second.row, [1, 3])
+    assert second.total == 2
     few = NMS(boxes, scores, every, 9 / 11 + 0.01, 7, np.asarray([0, 0, 0, 0, 1]))
-    np.testing.assert_array_equal(few.index, [0, 4, 1, 2, 3, 0, 0])
-    assert few.count == 5
+    np.testing.assert_array_equal(few.row, [0, 4, 1, 2, 3, 0, 0])
+    assert few.total == 5
 
 
 def test_boxes_that_do_not_exist_change_nothing():
@@ -67,9 +67,7 @@ def test_boxes_that_do_not_exist_change_nothing():
     valid = np.arange(300) < 200
     scores[250] = np.nan
     kept = NMS(boxes, scores, valid, 0.5, 300)
-    np.testing.assert_array_equal(
-        np.asarray(kept.index)[np.asarray(kept.valid)], greedy(boxes[:200], scores[:200], 0.5)
-    )
+    np.testing.assert_array_equal(np.asarray(kept.row)[np.asarray(kept.valid)], greedy(boxes[:200], scores[:200], 0.5))
 
 
 def test_a_batch_is_a_loop_over_images():
@@ -89,8 +87,8 @@ def test_levels_do_not_suppress_each_other_and_the_best_of_all_are_kept():
     each = [greedy(boxes[level], scores[level], 0.6) for level in range(2)]
     every = np.concatenate([each[0], np.asarray(each[1]) + 60])
     best = every[np.argsort(-scores.ravel()[every], kind="stable")]
-    np.testing.assert_array_equal(kept.index, best[:25])
-    assert kept.count == len(every) > 25
+    np.testing.assert_array_equal(kept.row, best[:25])
+    assert kept.total == len(every) > 25
     assert np.asarray(kept.valid).all()
 
 

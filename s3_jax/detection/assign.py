@@ -33,11 +33,11 @@ STAGE_THRESHOLDS = tuple(Thresholds(each, each) for each in (0.5, 0.6, 0.7))
 class Sample(NamedTuple):
     """Rows to learn from: positives first, then negatives, then rows that do not count.
 
-    index (S,): the box's number among the candidates. target (S,): the number of its object, NEGATIVE where it has
-    none. valid (S,): whether the row counts; where not, index is 0 and target NEGATIVE.
+    row (S,): the box's number among the candidates. target (S,): the number of its object, NEGATIVE where it has
+    none. valid (S,): whether the row counts; where not, row is 0 and target NEGATIVE.
     """
 
-    index: Array
+    row: Array
     target: Array
     valid: Array
 
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
 
     def of(self, values: Array) -> Array:
         """The candidates' values (N, ...) of each row, (S, ...), zero where the row does not count."""
-        return jnp.where(_beside(self.valid, values), values[self.index], 0)
+        return jnp.where(_beside(self.valid, values), values[self.row], 0)
 
     def of_targets(self, values: Array) -> Array:
         """The objects' values (G, ...) of each row, (S, ...), zero where it has no object."""
@@ -120,7 +120,7 @@ def _compared(boxes: Array, valid: Array, objects: Array, real: Array) -> _Compa
     missing = -count % CHUNK
     chunks = jnp.pad(boxes, ((0, missing), (0, 0))).reshape(-1, CHUNK, 4)
     counted = jnp.pad(valid, (0, missing)).reshape(-1, CHUNK)
-    each = jax.lax.map(lambda chunk: _compared_at_once(*chunk, objects, real), (chunks, counted))
+    each = jax.lax.map(lambda chunk: _compared_at_once(chunk[0], chunk[1], objects, real), (chunks, counted))
     best = each.best.max(0)
     is_best = each.is_best & (each.best == best)[:, None]
     overlap, nearest = (values.reshape(-1)[:count] for values in (each.overlap, each.nearest))

@@ -17,12 +17,12 @@ from s3_jax.detection.boxes import pairwise_overlaps
 
 
 class Kept(NamedTuple):
-    """What is left, best first: index (K,) among the boxes, 0 where not valid (K,); count (): all that is left, which
+    """What is left, best first: row (K,) among the boxes, 0 where not valid (K,); total (): all that is left, which
     is more than K where the limit cut something off."""
 
-    index: Array
+    row: Array
     valid: Array
-    count: Array
+    total: Array
 
 
 class Detections(NamedTuple):
@@ -88,8 +88,8 @@ def detections(
     row, label = jnp.divmod(place, classes)
     box = boxes[row] if boxes.ndim == 2 else boxes.reshape(-1, 4)[place]
     kept = non_maximum_suppression(box, score, jnp.isfinite(score), threshold, limit, label)
-    found = [_where(kept.valid, values[kept.index]) for values in (box, score, label, row)]
-    return Detections(*found, kept.valid, jnp.maximum(existing.sum() - candidates, 0))
+    box, score, label, row = (_where(kept.valid, values[kept.row]) for values in (box, score, label, row))
+    return Detections(box, score, label, row, kept.valid, jnp.maximum(existing.sum() - candidates, 0))
 
 
 def _kept_in_order(boxes: Array, scores: Array, valid: Array, threshold: float, groups: Array) -> tuple[Array, Array]:

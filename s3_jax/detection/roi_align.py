@@ -25,11 +25,11 @@ RoiAlign = Callable[[Sequence[Array], Array, int], Array]
 
 
 class Samples(NamedTuple):
-    """Where a RoI's samples are on one axis, in places of the map: `count` in each bin, `step` apart, from `start`."""
+    """Where a RoI's samples are on one axis, in places of the map: `number` in each bin, `step` apart, from `start`."""
 
     start: Array
     step: Array
-    count: Array
+    number: Array
 
 
 def samples_of(low: Array, high: Array, side: int) -> Samples:
@@ -84,7 +84,7 @@ def by_places(maps: Sequence[Array], boxes: Array, side: int) -> Array:
     Arguments and result as of `by_products`.
     """
     flat = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
-    sizes = [x.shape[:2] for x in maps]
+    sizes = [(x.shape[0], x.shape[1]) for x in maps]
     heights, widths = (jnp.asarray(axis) for axis in zip(*sizes, strict=True))
     begins = jnp.cumsum(heights * widths) - heights * widths
     most = most_places(sizes)
@@ -153,7 +153,7 @@ def _covered(
 
 def _span(samples: Samples, side: int, size: Array) -> tuple[Array, Array]:
     """The first place that samples of a RoI are between, and how many there are up to the last, at least one."""
-    last = samples.start + (side * samples.count - 1) * samples.step
+    last = samples.start + (side * samples.number - 1) * samples.step
     low, high = (jnp.clip(jnp.floor(each), 0, size - 1).astype(int) for each in (samples.start, last + 1))
     return low, jnp.maximum(high - low + 1, 1)
 
