@@ -156,7 +156,7 @@ def test_its_gradient_is_that_of_the_samples_one_by_one(form):
 
 @FORMS
 def test_images_of_a_batch_and_boxes_of_an_image_do_not_meet(form):
-    """vmap is a loop, and 70 boxes, which are no whole number of chunks, are the first 70 of 128."""
+    """vmap is a loop, up to rounding; 70 boxes are no whole number of chunks."""
     first, second = maps_of(7, SIZES[2:]), maps_of(8, SIZES[2:])
     boxes = boxes_of(9, 140).reshape(2, 70, 4)
     both = [np.stack(pair) for pair in zip(first, second, strict=True)]
