@@ -1,1 +1,1 @@
-"""Detection: boxes and masks of objects, by Cascade Mask R-CNN on the backbone (the paper's Table 2)."""
+"""Detection: boxes, classes and masks of objects, by Cascade Mask R-CNN on the backbone (the paper's Table 2)."""
