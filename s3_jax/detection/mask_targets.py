@@ -24,8 +24,8 @@ def mask_targets(crops: Array, objects: Array, boxes: Array, matched: Array, sid
     """What a mask head is to answer for each RoI: bool (R, side, side).
 
     crops: (G, CROP_SIDE, CROP_SIDE), uint8 of 255 or shares from 0 to 1; objects (G, 4): their boxes; boxes (R, 4):
-    the RoIs; matched (R,): the object of each, of which a negative number counts as the first. RoIAlign of the whole mask, with
-    as many samples and at the same points, read from the crop; at least 0.5 (mmdetection's crop_and_resize).
+    the RoIs; matched (R,): the object of each, of which a negative number counts as the first. RoIAlign of the whole
+    mask, with as many samples and at the same points, read from the crop; at least 0.5 (mmdetection's crop_and_resize).
     """
     shares = crops.astype(jnp.float32) / (255 if crops.dtype == jnp.uint8 else 1)
     own = jnp.maximum(matched, 0)
