@@ -35,6 +35,7 @@ class Beside:
         self.search, self.workdir = Recorder(monkeypatch, folder / "search"), folder / "beside"
         self.search.run(tiny())
         self.asked = Recorder(monkeypatch, self.workdir)
+        monkeypatch.setattr(ranking, "NUM_RESAMPLES", 20)  # SciPy's correlations take half a millisecond each
         monkeypatch.setattr(alike, "fit", self.asked.fit)
         monkeypatch.setattr(alike, "restored", lambda *_: Variables(self.supernet, {}))
         monkeypatch.setattr(alike, "error_of_network", self.error_of_network)

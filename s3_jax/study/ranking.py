@@ -38,7 +38,7 @@ FINETUNE_EPOCHS = 0.2  # of those of retraining; the same share of its warm-up
 FINETUNE_LEARNING_RATE = 0.1  # of that of retraining
 
 MIN_ARCHITECTURES, MIN_SEEDS = 3, 2  # with fewer there are no ranks, or no second seed to compare with
-NUM_RESAMPLES = 2000
+NUM_RESAMPLES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
