@@ -97,6 +97,7 @@ def _read_spaces(workdir: AnyPath) -> tuple[SpaceRecord, ...]:
 
 def _read_space(folder: AnyPath, index: int) -> SpaceRecord:
     def of(record: dict[str, Any]) -> SpaceRecord:
+        """The space of its file, with what the files beside it tell."""
         space = SearchSpace.from_json(record["space"])
         errors = _read(folder / "et_error.json", _errors)
         return SpaceRecord(

@@ -29,7 +29,7 @@ from s3_jax.study.tables import as_csv
 _TAUS = (0.5, 1.0, 2.0, 4.0)  # times the run's own
 _SAMPLES = (0.25, 0.5, 1.0)  # of the run's own
 _TOP_SHARES = (0.02, 0.1, 0.3, 1.0)  # of the samples; 1: the mean of all
-_MAX_GROUPS = 200  # of trainings that are looked at
+_MAX_GROUPS = 1000  # of trainings that are looked at
 
 
 @dataclasses.dataclass(frozen=True)
