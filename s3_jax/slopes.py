@@ -143,17 +143,23 @@ def agreement(lines: Sequence[Sequence[Line]]) -> Agreement | None:
     slopes = np.array([[one.slope for one in line] for line in lines])
     if len(slopes) < 3 or slopes.shape[1] < 4:
         return None
-    trainings = set(range(slopes.shape[1]))
-    half = len(trainings) // 2
-    chosen = itertools.islice(itertools.combinations(sorted(trainings), half), _MAX_HALVES)
-    pairs = [
-        (slopes[:, list(one)].mean(axis=1), slopes[:, sorted(trainings - {*one})[:half]].mean(axis=1)) for one in chosen
-    ]
+    pairs = [(slopes[:, one].mean(axis=1), slopes[:, other].mean(axis=1)) for one, other in halves(slopes.shape[1])]
     if any(side.std() == 0 for pair in pairs for side in pair):
         return None
-    correlation = float(np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]))
-    same = float(np.mean([(np.sign(first) == np.sign(second)).sum() for first, second in pairs]))
-    return Agreement(half, correlation, same, len(slopes))
+    return Agreement(slopes.shape[1] // 2, *agreement_of(pairs), len(slopes))
+
+
+def halves(count: int) -> list[tuple[list[int], list[int]]]:
+    """The ways to halve so many trainings, `_MAX_HALVES` at most; of an odd number one is left out each time."""
+    half = count // 2
+    chosen = itertools.islice(itertools.combinations(range(count), half), _MAX_HALVES)
+    return [(list(one), [each for each in range(count) if each not in one][:half]) for one in chosen]
+
+
+def agreement_of(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Of pairs of slopes (D,): their mean correlation, and the mean number of dimensions with the same sign."""
+    correlation = float(np.mean([np.corrcoef(first, second)[0, 1] for first, second in pairs]))
+    return correlation, float(np.mean([(np.sign(first) == np.sign(second)).sum() for first, second in pairs]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from s3_jax.errors import S3Error
 from s3_jax.evolution import NOISE_STANDARD_ERRORS, space_name
 from s3_jax.paths import AnyPath
+from s3_jax.slopes import agreement_of, halves
 from s3_jax.training.records import read_record
 
 MIN_TRAININGS = 4  # with fewer a half has no deviation of its own
-_MAX_HALVES = 1000  # ways to halve the trainings that are looked at
 
 
 def repeated(workdir: AnyPath, name: str = "A") -> dict[str, float]:
     """What tells how far slopes repeat, by what it is; nothing where the space has fewer than 4 trainings.
 
-    Raises S3Error where the space's file is damaged, or its slopes have no standard errors.
+    Nor where its slopes have no standard errors. Raises S3Error where the space's file is damaged.
     """
     index = next((number for number in range(1000) if space_name(number) == name), 0)
     slopes, errors = read_record(workdir / f"space_{index}" / "et_error.json", _lines)
-    return repetition(slopes, errors) if len(slopes) >= MIN_TRAININGS else {}
+    enough = len(slopes) >= MIN_TRAININGS and np.isfinite(errors).all()
+    return repetition(slopes, errors) if enough else {}
 
 
 def repetition(slopes: np.ndarray, errors: np.ndarray) -> dict[str, float]:
@@ -35,19 +35,20 @@ def repetition(slopes: np.ndarray, errors: np.ndarray) -> dict[str, float]:
     """
     count, dimensions = slopes.shape
     variance, within = slopes.var(axis=0, ddof=1).mean(), (errors**2).mean()
-    deviation, half, halves = np.sqrt(variance), count // 2, _halves(count)
+    deviation, half, split = np.sqrt(variance), count // 2, halves(count)
     singles = list(itertools.combinations(slopes, 2))
-    means = [(slopes[one].mean(axis=0), slopes[other].mean(axis=0)) for one, other in halves]
+    means = [(slopes[one].mean(axis=0), slopes[other].mean(axis=0)) for one, other in split]
     gaps = np.array([first - second for first, second in means])
-    own = np.array([_variance(slopes[one]) + _variance(slopes[other]) for one, other in halves])[:, None]
-    by_samples = np.array([((errors[[*one, *other]] / half) ** 2).sum(axis=0) for one, other in halves])
+    own = np.array([_variance(slopes[one]) + _variance(slopes[other]) for one, other in split])[:, None]
+    by_samples = np.array([((errors[[*one, *other]] / half) ** 2).sum(axis=0) for one, other in split])
+    correlation, same = agreement_of(means)
     found = {
         "standard error of a slope by the bootstrap": np.sqrt(within),
         "deviation of a slope from training to training": deviation,
         "of this what the bootstrap does not see": np.sqrt(max(0.0, variance - within)),
-        "correlation of one training and another": _correlation(singles),
-        f"correlation of {half} trainings and {half} others": _correlation(means),
-        f"same sign in both halves, of {dimensions}": (np.sign(means)[:, 0] == np.sign(means)[:, 1]).sum(axis=1).mean(),
+        "correlation of one training and another": agreement_of(singles)[0],
+        f"correlation of {half} trainings and {half} others": correlation,
+        f"same sign in both halves, of {dimensions}": same,
         "differences of halves over their whole errors": np.sqrt((gaps**2 / own).mean()),
         "differences of halves over the bootstrap's errors": np.sqrt((gaps**2 / by_samples).mean()),
         "beyond 2 bootstrap errors, one training": _beyond(slopes, errors).mean(),
@@ -72,24 +73,12 @@ def _lines(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     keys = ("slopes", "slope_standard_errors")
     slopes, errors = (np.array([one[key] for one in record.get("trainings", ())], np.float64) for key in keys)
     known = np.isfinite(slopes).all(axis=0)
-    if not np.isfinite(errors[:, known]).all():
-        raise S3Error("its slopes have no standard errors; see evolution.num_bootstrap")
     return slopes[:, known], errors[:, known]
-
-
-def _halves(count: int) -> list[tuple[list[int], list[int]]]:
-    half = count // 2
-    chosen = itertools.islice(itertools.combinations(range(count), half), _MAX_HALVES)
-    return [(list(one), [each for each in range(count) if each not in one][:half]) for one in chosen]
 
 
 def _variance(slopes: np.ndarray) -> float:
     """Of the mean of a half's slopes (R, D), by how they differ, the same for all dimensions."""
     return float(slopes.var(axis=0, ddof=1).mean()) / len(slopes)
-
-
-def _correlation(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    return float(np.mean([np.corrcoef(first, second)[0, 1] for first, second in pairs]))
 
 
 def _beyond(slopes: np.ndarray, errors: np.ndarray | float) -> np.ndarray:
