@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from s3_jax.models.convolution import convolution
 from s3_jax.models.layers import product
 
 Size = tuple[int, int]  # height and width
@@ -84,26 +85,6 @@ def interpolated(x: Array, size: Size) -> Array:
 def pooled(x: Array, side: int) -> Array:
     """A map (B, H, W, C) averaged to (B, side, side, C), see `pool_matrix`."""
     return along_columns(pool_matrix(x.shape[2], side), along_rows(pool_matrix(x.shape[1], side), x))
-
-
-def convolution(kernel: Array, x: Array, *, by_products: bool) -> Array:
-    """Convolution without stride, zeros beyond the edges: kernel (k, k, C, O), odd k, (B, H, W, C) to (B, H, W, O).
-
-    by_products: as k matrix products, each of the rows that one row of the kernel meets, which on a CPU takes 0.6 of
-    the time of XLA's own convolution, with its gradients.
-    """
-    side, _, channels, outputs = kernel.shape
-    kernel = kernel.astype(x.dtype)
-    if side == 1:
-        return product(x, kernel[0, 0])
-    if not by_products:
-        sizes = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=sizes)
-    margin, (height, width) = side // 2, x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    beside = jnp.concatenate([padded[:, :, column : column + width] for column in range(side)], axis=-1)
-    flat = kernel.reshape(side, side * channels, outputs)
-    return sum((product(beside[:, row : row + height], flat[row]) for row in range(side)), jnp.zeros((), x.dtype))
 
 
 def enlarged_convolution(kernel: Array, x: Array, size: Size, *, by_products: bool) -> Array:
