@@ -1,8 +1,9 @@
 """How a space's choices move: the rule of the paper (Eq. 8), and the controls that a study compares it with.
 
 An arm is a function from a space and its context to the next space. `measured` follows the slopes; the others do not:
-`random` moves as many dimensions as far, `grow` moves every dimension up, `still` keeps the space, and `prune` drops
-choices until the space is as small. What evolution by slopes is worth is what it gains over these.
+`random` moves as many dimensions as far, `grow` moves every dimension up as far as the budget lets, `still` keeps the
+space, and `prune` drops choices until the space is as small. What evolution by slopes is worth is what it gains over
+these.
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ class Context:
 
     steps: those of Eq. 8. step_of: the step gamma of a dimension. rng: of the run's seed and the iteration. measured:
     what the arm `measured` did in another run of the same seed at the same iteration; None where there is no such run.
+    fits: whether every choice of a space can be measured by architectures under the budget.
     """
 
     steps: Steps
     step_of: Callable[[str], Choice]
     rng: np.random.Generator
     measured: MeasuredStep | None = None
+    fits: Callable[[SearchSpace], bool] = lambda space: True
 
 
 Arm = Callable[[SearchSpace, Context], NextSpace]
@@ -118,8 +121,18 @@ def _random(space: SearchSpace, context: Context) -> NextSpace:
 
 
 def _grow(space: SearchSpace, context: Context) -> NextSpace:
-    """Every dimension with more than one choice one step up."""
-    return move_space(space, tuple(None if count is None else -1 for count in context.steps), context.step_of)
+    """Every dimension with more than one choice one step up, in a drawn order, unless the space would not fit then."""
+    steps, staying = [None if count is None else 0 for count in context.steps], []
+    for place in context.rng.permutation([place for place, count in enumerate(steps) if count is not None]).tolist():
+        tried = [*steps[:place], -1, *steps[place + 1 :]]
+        if context.fits(move_space(space, tuple(tried), context.step_of).space):
+            steps = tried
+        else:
+            staying.append(place)
+    names = [f"stage {stage + 1} {name}" for stage, name in (places(space)[place] for place in sorted(staying))]
+    notes = [f"cannot grow under evolution.budget, so that they stay: {', '.join(names)}"] if names else []
+    grown = move_space(space, tuple(steps), context.step_of)
+    return grown._replace(notes=[*notes, *grown.notes])
 
 
 def _still(space: SearchSpace, context: Context) -> NextSpace:

@@ -189,6 +189,17 @@ def check_sampled(space: SearchSpace, architectures: Sequence[Architecture]) -> 
         _sets(space, architectures, stage, dimension)
 
 
+def measurable(space: SearchSpace, architectures: Sequence[Architecture]) -> SearchSpace:
+    """The space without the choices for which these samples would be refused; see `check_sampled`."""
+    for stage, dimension in itertools.product(range(len(space.stages)), DIMENSIONS):
+        choices = space.stages[stage].choices(dimension)
+        masks = _masks(choices, architectures, stage, dimension)
+        if not masks.any(axis=1).all(axis=0).any():  # every network has a first block, and so one of its choices
+            sampled = [choice for choice, mask in zip(choices, masks, strict=True) if mask[:, 0].any()]
+            space = space.replace(stage, dimension, sampled)
+    return space
+
+
 @dataclasses.dataclass(frozen=True)
 class _Samples:
     """The samples in ascending order of error (N,), so that the lowest of any subset come first."""
@@ -241,8 +252,7 @@ def _sets(
     than for another would compare deep networks with shallow ones. Raises S3Error where that leaves no block.
     """
     choices = space.stages[stage].choices(dimension)
-    chosen = _chosen(architectures, stage, dimension)
-    masks = np.stack([chosen == choice for choice in choices])
+    masks = _masks(choices, architectures, stage, dimension)
     for choice, mask in zip(choices, masks, strict=True):
         if not mask.any():
             raise S3Error(_missing(stage, dimension, f"{dimension} = {choice}", len(architectures)))
@@ -254,6 +264,12 @@ def _sets(
         for block in np.flatnonzero(~complete)
     ]
     return [[mask[:, block] for block in np.flatnonzero(complete)] for mask in masks], notes
+
+
+def _masks(choices: Sequence[Choice], architectures: Sequence[Architecture], stage: int, dimension: str) -> np.ndarray:
+    """Which architectures have a choice in a block, (choices, N, blocks)."""
+    chosen = _chosen(architectures, stage, dimension)
+    return np.stack([chosen == choice for choice in choices])
 
 
 def _chosen(architectures: Sequence[Architecture], stage: int, dimension: str) -> np.ndarray:

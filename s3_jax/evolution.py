@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -150,6 +150,17 @@ class Evolution:
     dimensions: tuple[DimensionEvolution, ...]
     notes: tuple[str, ...]
 
+    def within(self, space: SearchSpace, why: str) -> Evolution:
+        """The same with a next space that lacks some of the choices, and a note on each of them that says why."""
+        dimensions, notes = [], []
+        for dimension in self.dimensions:
+            stage, name = dimension.measure.stage, dimension.measure.dimension
+            kept = space.stages[stage].choices(name)
+            if lacking := [choice for choice in dimension.next_choices if choice not in kept]:
+                notes.append(f"stage {stage + 1} {name}: {_listed(lacking)} left out of the next space: {why}")
+            dimensions.append(dataclasses.replace(dimension, next_choices=kept))
+        return dataclasses.replace(self, space=space, dimensions=tuple(dimensions), notes=(*self.notes, *notes))
+
     def to_json(self) -> dict[str, Any]:
         """The content of `et_error.json`."""
         return self.measure.to_json() | {
@@ -179,14 +190,15 @@ def evolve(
     further: Sequence[Sequence[Evaluated]] = (),
     measured: MeasuredStep | None = None,
     rng: np.random.Generator | None = None,
+    fits: Callable[[SearchSpace], bool] = lambda space: True,
     record_only: bool = False,
 ) -> Evolution:
     """One iteration of Algorithm 1: measure the space by its evaluated samples, fit the slopes, move the choices.
 
     map_sizes: side of each stage's token map. Windows of the space and of the samples that reach over it are merged.
-    seed: of the bootstrap. further: the samples of every training after the first. measured, rng: what arms go by that
-    do not follow the slopes, see `arms.Context`; without rng, draws are of the seed. record_only: do not refuse a next
-    space over max_space_size, as it will not be built.
+    seed: of the bootstrap. further: the samples of every training after the first. measured, rng, fits: what arms go by
+    that do not follow the slopes, see `arms.Context`; without rng, draws are of the seed. record_only: do not refuse a
+    next space over max_space_size, as it will not be built.
     Raises S3Error as `measure_space` does, and for a next space over max_space_size.
     """
     if len(map_sizes) != len(space.stages):
@@ -196,7 +208,7 @@ def evolve(
     measures, slopes, slope_notes = _measure(merged, trainings, config, seed)
     mean = mean_measure(measures)
     steps, held_back = rule_steps(mean.dimensions, slopes, config)
-    context = Context(steps, config.step, rng or np.random.default_rng(seed), measured)
+    context = Context(steps, config.step, rng or np.random.default_rng(seed), measured, fits)
     moved = ARMS[config.arm](merged, context)
     evolved, evolved_notes = merge_windows(moved.space, map_sizes)
     notes = [*merge_notes, *mean.notes, *slope_notes, *held_back, *moved.notes, *evolved_notes]

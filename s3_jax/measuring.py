@@ -16,7 +16,7 @@ from typing import Any
 from s3_jax.config import Config, TrainConfig
 from s3_jax.cost import Evaluated, check_budget, sample_within
 from s3_jax.errors import S3Error
-from s3_jax.et_error import check_sampled, et_error
+from s3_jax.et_error import check_sampled, et_error, measurable
 from s3_jax.evolution import evolve, merge_windows, space_name
 from s3_jax.measured_run import measured_steps
 from s3_jax.models.subnet import copy_overlap
@@ -78,7 +78,10 @@ def draw_samples(run: Run, index: int, space: SearchSpace) -> Samples:
     Raises S3Error where the budget admits none, or where some choice of the space is in none of a training's.
     """
     with _advice_for_a_bound_folder(run, bound=index > 0):
-        return tuple(_draw(run, phase_of(index, training), space) for training in range(run.config.evolution.trainings))
+        drawn = tuple(_draw(run, phase_of(index, each), space) for each in range(run.config.evolution.trainings))
+        for samples in drawn:
+            check_sampled(space, samples)
+        return drawn
 
 
 def supernet(run: Run, index: int, space: SearchSpace, training: int = 0) -> Trained:
@@ -121,10 +124,13 @@ def measure(
             further=further,
             measured=next(iter(measured_steps(run.config)[index : index + 1]), None),
             rng=run.rng(f"{phase}/arm"),
+            fits=lambda grown: _fits(run, index + 1, grown),
             record_only=last,
         )
         for budget in () if last else (settings.budget, run.config.search.budget):
             check_budget(evolution.space, budget, run.task.cost)
+        if not last:
+            evolution = evolution.within(*_measurable(run, index + 1, evolution.space))
     if not last:
         _write_space(run, index + 1, evolution.space, list(evolution.notes))
     run.write_json(f"{phase}/et_error.json", evolution.to_json() | {"judged": judged})
@@ -133,9 +139,30 @@ def measure(
 def _draw(run: Run, phase: str, space: SearchSpace) -> tuple[Architecture, ...]:
     settings, rng = run.config.evolution, run.rng(f"{phase}/samples")
     draw = partial(sample_within, space, rng, settings.budget, run.task.cost, run.config.search.max_attempts)
-    samples = tuple(draw() for _ in range(settings.num_samples))
-    check_sampled(space, samples)
-    return samples
+    return tuple(draw() for _ in range(settings.num_samples))
+
+
+def _fits(run: Run, index: int, space: SearchSpace) -> bool:
+    """Whether space `index` could be measured."""
+    try:
+        draw_samples(run, index, space.clamped(run.map_sizes))
+    except S3Error:
+        return False
+    return True
+
+
+def _measurable(run: Run, index: int, space: SearchSpace) -> tuple[SearchSpace, str]:
+    """An evolved space without the choices that hardly any architecture under the budget has, and why they go.
+
+    None of the samples that are to measure the space has such a choice, so it could have no E-T Error. The space that a
+    user gives is refused instead: there is time to change it.
+    """
+    settings, number = run.config.evolution, 0
+    while number < settings.trainings:
+        kept = measurable(space, _draw(run, phase_of(index, number), space))
+        # The samples of a smaller space are others, for the trainings before too.
+        number, space = (number + 1, kept) if kept == space else (0, kept)
+    return space, f"none of {settings.num_samples} architectures drawn under evolution.budget can measure them"
 
 
 def _further(

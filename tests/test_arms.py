@@ -125,6 +125,31 @@ def test_grow_moves_every_dimension_with_a_choice_one_step_up() -> None:
     assert act("grow").steps == (-1, -1, None, -1, -1) * 2
 
 
+def test_grow_leaves_as_they_are_the_dimensions_whose_larger_choices_would_not_fit() -> None:
+    """A limit on the sum of widths, which two stages share: whichever comes first in the drawn order grows."""
+    grown = set()
+    for seed in range(8):
+        context = Context(
+            (0, 0, None, 0, 0) * 2, EvolutionConfig(**STEPS).step, np.random.default_rng(seed), None, fits
+        )
+        moved = ARMS["grow"](SPACE, context)
+        assert fits(moved.space)
+        wider = [stage.embed_dim == (160, 192, 224) for stage in moved.space.stages]
+        assert sorted(wider) == [False, True]
+        assert moved.steps == tuple(
+            (-1, -1 if wide else 0, None, -1, -1)[place] for wide in wider for place in range(5)
+        )
+        assert moved.notes == [
+            f"cannot grow under evolution.budget, so that they stay: stage {1 + wider.index(False)} embed_dim"
+        ]
+        grown.add(wider.index(True))
+    assert grown == {0, 1}
+
+
+def fits(space: SearchSpace) -> bool:
+    return sum(max(stage.embed_dim) for stage in space.stages) <= 192 + 224
+
+
 def test_prune_drops_choices_until_the_space_is_as_small() -> None:
     small = SPACE.replace(0, "depth", (2,)).replace(1, "embed_dim", (128,))
     for seed in range(20):

@@ -7,7 +7,16 @@ import pytest
 
 from s3_jax.cost import Budget, Cost, Evaluated
 from s3_jax.errors import S3Error
-from s3_jax.et_error import DimensionMeasure, ETError, SpaceMeasure, et_error, measure_space, resample
+from s3_jax.et_error import (
+    DimensionMeasure,
+    ETError,
+    SpaceMeasure,
+    check_sampled,
+    et_error,
+    measurable,
+    measure_space,
+    resample,
+)
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, sample
 
 SPACE = SearchSpace((StageSpace((1, 2), (32, 64), (2, 4), (1.0,), (32,)),))
@@ -26,6 +35,18 @@ SIX = [
     evaluated(64, (4, 2), 26.0, params=5),
     evaluated(64, (4, 4), 8.0, params=6),
 ]
+
+
+def test_choices_of_which_there_are_no_samples_are_left_out_of_the_space() -> None:
+    """Those of SIX have every choice; the first two have depth 1 alone, and both windows in the same block."""
+    sampled = [one.architecture for one in SIX]
+    assert measurable(SPACE, sampled) == SPACE
+    assert measurable(SPACE, sampled[:2]) == SPACE.replace(0, "depth", (1,))
+    only = measurable(SPACE, sampled[:1])
+    assert only == SPACE.replace(0, "depth", (1,)).replace(0, "embed_dim", (32,)).replace(0, "window", (2,))
+    check_sampled(only, sampled[:1])
+    with pytest.raises(S3Error, match="stage 1 depth: none of the 2 sampled architectures has depth = 2"):
+        check_sampled(SPACE, sampled[:2])
 
 
 def of(measured: SpaceMeasure, dimension: str, stage: int = 0) -> dict:

@@ -19,7 +19,7 @@ from s3_jax.models.subnet import Params, copy_overlap, slice_weights, subnet_mas
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.space import SearchSpace, StageSpace, largest, sample, smallest
 
-NUM_SUBNETS = 20
+NUM_SUBNETS = 10  # besides the largest and the smallest
 IMAGE_SIZE, PATCH_SIZE, CLASSES = 12, 2, 5  # maps of side 6 and 3: padded windows and an odd map occur
 SPACE = SearchSpace((StageSpace((1, 2), (16, 32), (2, 4), (1.0, 2.0), (32, 64)),) * 2)
 

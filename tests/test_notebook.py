@@ -165,13 +165,17 @@ TINY = f"""
 import signal
 from s3_jax.notebook import read_config, run
 config = read_config({str(ROOT / "tests" / "tiny_config.py")!r})
+config.evolution.num_spaces = 1
 """
 
 
 def readme_example() -> str:
     """The README's run of a whole configuration, of the tiny one instead and as it is."""
     example = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "read_config" in code)
-    for written, small in (("configs/digits.py", str(ROOT / "tests" / "tiny_config.py")), ("12.0", "0.4")):
+    for written, small in (
+        ("configs/digits.py", str(ROOT / "tests" / "tiny_config.py")),
+        ("12.0", "0.4\nconfig.evolution.num_spaces = 1"),
+    ):
         assert written in example
         example = example.replace(written, small)
     return example
@@ -195,5 +199,5 @@ def test_interrupted_it_saves_and_killed_it_loses_nothing(tmp_path, kernels) -> 
     kernel.kill()
     other = kernels()
     assert other.run(f"{readme_example()}\nassert run(config, 'stopped') == result")["status"] == "ok"
-    for name in ("result.json", "space_0/evaluated.jsonl", "space_1/et_error.json"):
+    for name in ("result.json", "space_0/evaluated.jsonl", "space_0/et_error.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "runs" / "longer" / name).read_bytes()

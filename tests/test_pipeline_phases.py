@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from recorded_pipeline import RETRAINED, Recorder, error_of, rows, tiny, weights_of
 
+from s3_jax.arms import ARMS, Context, NextSpace
 from s3_jax.classification.dataset import ImageData, open_data
 from s3_jax.classification.pretrained import fitted
 from s3_jax.cost import cost
@@ -161,6 +162,24 @@ def test_samples_are_drawn_under_the_budget_of_evolution_and_not_that_of_the_sea
     sampled, searched = sampled_and_searched(recorder)
     assert max(sampled) < middle < max(searched)
     assert recorder.read("space_0/et_error.json")["space"]["num_samples"] == 30  # none is left out
+
+
+def test_an_evolved_space_lacks_the_choices_that_nothing_under_the_budget_has(recorder, middle, monkeypatch) -> None:
+    """The space that a user gives is refused instead. Here widths grow far beyond what the budget admits."""
+
+    def widen(space: SearchSpace, context: Context) -> NextSpace:
+        wide = space.replace(0, "embed_dim", (8, 16, 512)).replace(1, "embed_dim", (16, 1024))
+        return NextSpace(wide, tuple(None if count is None else 0 for count in context.steps), [])
+
+    monkeypatch.setitem(ARMS, "measured", widen)
+    recorder.run(tiny(evolution__budget__max_macs=middle))
+    next_space, told = recorder.read("space_1/space.json"), recorder.read("space_0/et_error.json")
+    assert [stage["embed_dim"] for stage in next_space["space"]["stages"]] == [[8, 16], [16]]
+    assert [one["next_choices"] for one in told["dimensions"] if one["dimension"] == "embed_dim"] == [[8, 16], [16]]
+    why = "left out of the next space: none of 30 architectures drawn under evolution.budget can measure them"
+    for notes in (next_space["notes"], told["notes"]):
+        assert f"stage 1 embed_dim: 512 {why}" in notes
+        assert f"stage 2 embed_dim: 1024 {why}" in notes
 
 
 def test_the_search_is_under_its_own_budget_and_not_that_of_evolution(recorder, middle) -> None:

