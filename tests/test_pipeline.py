@@ -192,9 +192,13 @@ def test_in_a_bucket_stopped_and_killed_it_is_the_same_run(finished, environment
     script = [sys.executable, ROOT / "scripts" / "kill_and_compare.py", f"--config={CONFIG}", "--kills=1"]
     folders = [f"--expected={finished}", f"--folder={tmp_path / 'runs'}", "--workdirs=gs://bucket/runs"]
     with bucket_server.serving() as server:
-        there, stored = environment | server.environment, server.storage.objects["bucket"]
-        stop_in_its_first_training("gs://bucket/runs/killed_0", there, lambda: "runs/killed_0/metrics.jsonl" in stored)
+        there, objects = environment | server.environment, server.storage.objects
+        first = "runs/killed_0"
+        stop_in_its_first_training(
+            f"gs://bucket/{first}", there, lambda: f"{first}/metrics.jsonl" in objects.get("bucket", ())
+        )
         done = subprocess.run([*script, *folders], env=there, cwd=ROOT, capture_output=True, text=True)
+        stored = objects["bucket"]
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("killed after") == 1
     assert "all results and weights equal" in done.stdout
