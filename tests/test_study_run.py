@@ -187,7 +187,9 @@ def test_killed_in_the_middle_a_study_ends_as_if_it_had_not_been(tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Report: {killed / 'report' / 'index.html'}" in done.stdout
     alone, resumed = (killed / "seed_0" / arm for arm in ("measured", "random"))
-    assert kill_and_compare.differences(resumed, alone) == []
+    assert kill_and_compare.differences(resumed, alone) == ["space_0/et_error.json"]  # it has the arm's next space
+    errors = [read_json(run / "space_0" / "et_error.json")["sampled_errors"] for run in (alone, resumed)]
+    assert errors[0] == errors[1]
     for run in (alone, resumed):
         assert (run / "report" / "index.html").exists()
     assert {path.name for path in (killed / "report").iterdir()} >= {"spaces.csv", "claims.csv", "index.html"}
