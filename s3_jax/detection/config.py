@@ -9,7 +9,19 @@ import dataclasses
 from typing import Annotated
 
 from s3_jax.config import DataConfig
-from s3_jax.limits import Count, Limit, Probability, SettingError, check_fields, each, increasing, one_of, whole
+from s3_jax.limits import (
+    Count,
+    Limit,
+    Positive,
+    Probability,
+    SettingError,
+    check_fields,
+    each,
+    increasing,
+    number,
+    one_of,
+    whole,
+)
 
 SOURCES = ("scenes", "coco")
 
@@ -46,6 +58,39 @@ class DetectionDataConfig(DataConfig):
     scene_size: Annotated[int, whole(16, 4096)] = 64  # pixels, both sides
     scene_count: Count = 3000  # of the training split
     shuffled_classes: bool = False  # a control: the classes of training scenes' digits are drawn at random
+
+
+Deviation = Annotated[float, number(0, 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """The heads of Cascade Mask R-CNN; the defaults are mmdetection's, with which Swin and S3 are measured.
+
+    A level is a map of the feature pyramid; candidates of a level are its boxes of highest objectness, from which
+    non-maximum suppression leaves the proposals of an image.
+    """
+
+    channels: Count = 256  # of the feature pyramid and of every head's convolutions
+    fc_channels: Count = 1024  # of the box heads' fully connected layer
+    anchor_scale: Positive = 8.0  # side of a square anchor, in strides of its level
+    train_candidates: Count = 2000  # of each level
+    train_proposals: Count = 2000  # of an image
+    test_candidates: Count = 1000
+    test_proposals: Count = 1000
+    rpn_samples: Annotated[int, whole(2, 1_000_000)] = 256  # anchors of an image that are trained on
+    box_samples: Annotated[int, whole(4, 1_000_000)] = 512  # boxes of an image that each stage is trained on
+    score_threshold: Probability = 0.05  # a detection has more
+    test_nms: Probability = 0.5  # of detections of a class that overlap more, the better one stays
+    class_candidates: Count = 2000  # boxes of all classes, the best of an image, that suppression looks at
+    detections: Count = 100  # of an image
+    # Deviations of initial weights; 0: 1 / sqrt(fan-in). Narrow networks that begin at random learn faster with 0.
+    classifier_std: Deviation = 0.01  # of the box heads' classes
+    regressor_std: Deviation = 0.001  # of the box heads' deltas
+    rpn_std: Deviation = 0.01  # of all layers that propose
+
+    def __post_init__(self) -> None:
+        check_fields(self, "head")
 
 
 @dataclasses.dataclass(frozen=True)
