@@ -18,6 +18,8 @@ from jax import Array
 from s3_jax.detection.boxes import FINEST_SIDE, level_of
 
 CHUNK = 64  # RoIs at once; of what is made of all 512 of an image, half a gigabyte would have to be kept
+# What a place costs on a CPU that is gathered, and in the backward pass scattered, in places that are multiplied.
+PLACE = 120
 FINEST_STRIDE = 4  # pixels between places of the first map; that of each map is twice the one before
 
 # (maps of one image (H, W, C), finest first; boxes (R, 4); bins a side) to (R, side, side, C).
@@ -105,7 +107,18 @@ def by_places(maps: Sequence[Array], boxes: Array, side: int) -> Array:
 
 def roi_align_on(platform: str) -> RoiAlign:
     """The RoIAlign for devices of a platform, as JAX calls it (`jax.Device.platform`); numbers are the same."""
-    return by_products if platform == "tpu" else by_places
+    return {"tpu": by_products, "cpu": by_either}.get(platform, by_places)
+
+
+def by_either(maps: Sequence[Array], boxes: Array, side: int) -> Array:
+    """RoIAlign in the way that takes a CPU less time: of small maps by products.
+
+    Of canvases of 128 px products and their gradient take a fifth of the time, or a tenth for the masks' RoIs.
+    """
+    sizes = [(x.shape[0], x.shape[1]) for x in maps]
+    products = side * sum(height * width for height, width in sizes)
+    chosen = by_products if products < PLACE * most_places(sizes) else by_places
+    return chosen(maps, boxes, side)
 
 
 def most_places(sizes: Sequence[tuple[int, int]]) -> int:
