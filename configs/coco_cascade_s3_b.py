@@ -3,7 +3,8 @@
     python -m s3_jax.main --config=configs/coco_cascade_s3_b.py --workdir=runs/coco_s3_b \
         --config.data.path=COCO --config.backbone.weights=S3-B.pth
 
-3x with --config=configs/coco_cascade_s3_b.py:3x. The paper reports a box AP of 50.8 % and a mask AP of 43.7 % for 1x, 52.5 and 45.4 % for 3x.
+3x with --config=configs/coco_cascade_s3_b.py:3x.
+The paper reports a box AP of 50.8 % and a mask AP of 43.7 % for 1x, 52.5 and 45.4 % for 3x.
 The stochastic depth of its 1x is not known; here it is that of 3x. Not run by us.
 """
 

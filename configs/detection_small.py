@@ -16,7 +16,7 @@ SIDE = 128
 def get_config() -> ml_collections.ConfigDict:
     """The settings."""
     config = default_config("s3_jax.detection")
-    config.model.update(image_size=SIDE, patch_size=4)
+    config.model.update(image_size=SIDE, patch_size=4, kernel_std=0.0)
     config.backbone.update(
         depth=(1, 1, 2, 1),
         embed_dim=(32, 64, 96, 128),
@@ -43,6 +43,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.update(holdout_split="holdout", test_scale=(SIDE, SIDE), canvases=((SIDE, SIDE),), max_objects=4)
     config.augment.update(short_sides=(SIDE,), long_side=SIDE, horizontal_flip=0.0, crop_probability=0.0)
     config.augment.update(crop_short_sides=(SIDE,))
-    config.train.update(epochs=3.0, batch_size=16, warmup_epochs=0.1, learning_rate=1e-3, drop_path=0.0)
+    config.train.update(epochs=3.0, batch_size=8, warmup_epochs=0.2, learning_rate=1e-3, drop_path=0.0)
     config.run.update(eval_batch_size=50, checkpoint_every=100, log_every=20)
     return config

@@ -8,8 +8,8 @@ from s3_jax.data.rescaling import rescaled_size
 from s3_jax.data.splits import Subset
 from s3_jax.data.stream import eval_batches, eval_plan, train_batches
 from s3_jax.detection.augment import drawn_view, fitted
-from s3_jax.detection.config import DetectionAugmentConfig, DetectionConfig, DetectionDataConfig
 from s3_jax.detection.coco import open_coco
+from s3_jax.detection.config import DetectionAugmentConfig, DetectionConfig, DetectionDataConfig
 from s3_jax.detection.dataset import open_data, open_split
 from s3_jax.detection.examples import ObjectsOnCanvases, largest_scale
 from s3_jax.errors import S3Error

@@ -184,5 +184,7 @@ def test_maps_of_two_bytes_give_answers_of_two_bytes():
 def test_on_a_cpu_small_maps_are_multiplied_and_large_ones_gathered_from(sizes, expected):
     maps = [jax.ShapeDtypeStruct((*size, 2), jnp.float32) for size in sizes]
     boxes = jax.ShapeDtypeStruct((3, 4), jnp.float32)
-    chosen, wanted = (jax.make_jaxpr(lambda m, b, form=form: form(m, b, 7))(maps, boxes) for form in (by_either, expected))
+    chosen, wanted = (
+        jax.make_jaxpr(lambda m, b, form=form: form(m, b, 7))(maps, boxes) for form in (by_either, expected)
+    )
     assert str(chosen) == str(wanted)

@@ -147,9 +147,10 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
 def _check_categories(spec: DetectionSpec, data: Categories) -> None:
     network = set(zip(spec.category_ids, spec.class_names, strict=True))
     if set(zip(data.ids, data.names, strict=True)) != network:
-        known, given = (listed(f"{number} {name}" for number, name in zip(*each, strict=True)) for each in (
-            (spec.category_ids, spec.class_names), (data.ids, data.names)
-        ))
+        known, given = (
+            listed(f"{number} {name}" for number, name in zip(*each, strict=True))
+            for each in ((spec.category_ids, spec.class_names), (data.ids, data.names))
+        )
         raise S3Error(f"the network's categories are {known}, and the data's {given}: give those of the network")
 
 

@@ -56,9 +56,10 @@ class ObjectsOnCanvases(Examples):
         """An image on its canvas, with its objects where they are trained on. Raises BadImage."""
         image, objects = self.subset.source[int(self.subset.indices[row])]
         pixels, canvas = np.asarray(decode(image)), self.group(row)
+        height, width = pixels.shape[0], pixels.shape[1]
         if rng is None or self.augment is None:
-            return self._on_canvas(pixels, whole_view(*pixels.shape[:2], self.data.test_scale), canvas)
-        view = fitted(drawn_view(*pixels.shape[:2], rng, self.augment), canvas)
+            return self._on_canvas(pixels, whole_view(height, width, self.data.test_scale), canvas)
+        view = fitted(drawn_view(height, width, rng, self.augment), canvas)
         return self._on_canvas(pixels, view, canvas) | self.objects_of(objects, view)
 
     def objects_of(self, objects: Objects, view: View) -> Example:

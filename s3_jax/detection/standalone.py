@@ -41,7 +41,7 @@ class DetectionSpec(Spec):
     )
 
     category_ids: tuple[int, ...] = tuple(range(1, 1001))  # what files call the classes, in their order
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
     test_scale: tuple[int, int] = (1333, 800)  # longer and shorter side that images are resized to fit into
     canvases: tuple[tuple[int, int], ...] = ((800, 1344), (1344, 800))  # height and width of each, in pixels
 

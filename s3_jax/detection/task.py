@@ -16,9 +16,9 @@ from s3_jax.cost import Cost
 from s3_jax.data.splits import Splits, Subset, nothing
 from s3_jax.detection.augment import whole_view
 from s3_jax.detection.canvas import check_canvases
-from s3_jax.detection.cascade import CascadeMaskRCNN
+from s3_jax.detection.cascade import CascadeMaskRCNN, slice_cascade
 from s3_jax.detection.config import DetectionAugmentConfig, DetectionConfig, DetectionDataConfig, HeadConfig
-from s3_jax.detection.cost import cascade_cost, slice_cascade
+from s3_jax.detection.cost import cascade_cost
 from s3_jax.detection.dataset import ObjectData, open_data
 from s3_jax.detection.evaluation import metrics_of_lines
 from s3_jax.detection.examples import ObjectsOnCanvases, largest_scale

@@ -104,8 +104,8 @@ class Spec(ABC):
         """Height and width in pixels of the images that an export takes, where no others are asked for."""
 
     @abstractmethod
-    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[[Array], Array]:
-        """What an export computes: of images float32 (B, H, W, 3), normalised, the logits, float32.
+    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[[Array], Any]:
+        """What an export computes: of images float32 (B, H, W, 3), normalised, the logits, float32, or several arrays.
 
         size: H and W. Raises S3Error where the network takes no such images.
         """
