@@ -63,7 +63,7 @@ def settings(path: Path) -> ConfigDict:
     config.model.update(image_size=SIDE, patch_size=4, kernel_std=0.0)
     config.space.update(
         depth=((1, 2), (1,), (1,), (1,)),
-        embed_dim=((8, 16),) * 4,
+        embed_dim=((8, 16), (8,), (8,), (8,)),
         window=((2,),) * 4,
         mlp_ratio=((1.0,),) * 4,
         qkv_dim=((32,),) * 4,
@@ -75,7 +75,7 @@ def settings(path: Path) -> ConfigDict:
     train = {"epochs": 1.0, "batch_size": 4, "warmup_epochs": 0.0, "learning_rate": 3e-3, "drop_path": 0.0}
     config.train.update(train)
     config.retrain.train.update(train)
-    config.evolution.update(num_spaces=1, num_samples=4, top_k=2, num_bootstrap=5)
+    config.evolution.update(num_spaces=1, num_samples=6, top_k=2, num_bootstrap=5)
     config.search.update(population=2, generations=1, top=1, mutations=1, crossovers=0)
     config.run.update(eval_batch_size=6, checkpoint_every=100, log_every=2, tensorboard=False)
     return config

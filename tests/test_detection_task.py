@@ -97,13 +97,6 @@ def test_answers_that_are_not_finite_are_refused_and_boxes_without_a_place_told(
         task.lines(subset, [0], found | {"finite": np.array([False])})
 
 
-def test_weights_that_are_no_numbers_are_seen_in_the_answers():
-    model = detector()
-    model.network.box_heads[1].classifier.bias[...] *= np.nan
-    find = nnx.jit(lambda network: network.detect(np.zeros((1, 32, 32, 3), np.float32), np.full((1, 2), 32)))
-    assert find(model.network).finite.tolist() == [False]
-
-
 def test_a_specification_is_kept_by_json_and_refuses_what_is_none(tmp_path):
     one = spec(about=About(data="squares"))
     record = json.loads(json.dumps(one.to_json()))
