@@ -14,6 +14,7 @@ to be looked at on the way.
 import ml_collections
 
 from s3_jax.config import default_config
+from s3_jax.errors import S3Error
 
 WARMUP, IMAGES, BATCH = 500, 117_266, 16  # updates; images of train2017 that have objects
 # Epochs, those after which the rate falls to a tenth, and stochastic depth.
@@ -22,6 +23,8 @@ SCHEDULES = {"1x": (12.0, (8.0, 11.0), 0.0), "3x": (36.0, (27.0, 33.0), 0.2)}
 
 def get_config(schedule: str = "1x") -> ml_collections.ConfigDict:
     """The settings of a schedule, 1x or 3x."""
+    if schedule not in SCHEDULES:
+        raise S3Error(f"--config=FILE:{schedule}: there is no such schedule; take one of {', '.join(SCHEDULES)}")
     epochs, drop_epochs, drop_path = SCHEDULES[schedule]
     config = default_config("s3_jax.detection")
     config.backbone.model = "s3_t"

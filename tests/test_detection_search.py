@@ -145,7 +145,7 @@ def test_data_of_other_categories_and_flags_that_are_none_are_refused(finished, 
         commands.evaluate(other, options(finished))
     with pytest.raises(S3Error, match="a detector answers with pictures: give a folder for them with --out"):
         commands.PredictOptions()
-    with pytest.raises(S3Error, match="--least_score=1.5: expected a number from 0 to 1"):
+    with pytest.raises(S3Error, match=r"--least_score=1\.5: expected a number from 0 to 1"):
         commands.PredictOptions(out="out", least_score=1.5)
 
 
@@ -154,7 +154,6 @@ def test_stablehlo_answers_as_the_network_for_any_batch(model, tmp_path):
     exported = jax.export.deserialize((tmp_path / "model.stablehlo").read_bytes())
     images = np.random.default_rng(0).normal(size=(3, SIDE, SIDE, 3)).astype(np.float32)
     boxes, scores, labels, masks = exported.call(images)
-    sizes = np.full((3, 2), SIDE)
     expected = jax.jit(model.spec.as_function(model.network, (SIDE, SIDE)))(images)
     for found, wanted in zip((boxes, scores, labels, masks), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-4)

@@ -221,6 +221,6 @@ def test_networks_that_do_not_fit_are_refused(model, canvas, message):
 def test_the_heads_settings_are_checked():
     config = default_config("s3_jax.detection").to_dict()
     config["head"]["score_threshold"] = 1.5
-    with pytest.raises(S3Error, match="config.head.score_threshold = 1.5: expected a number from 0 to 1"):
+    with pytest.raises(S3Error, match=r"config.head.score_threshold = 1\.5: expected a number from 0 to 1"):
         config_of(config)
     assert HeadConfig().channels == 256
