@@ -70,14 +70,19 @@ def by_products(maps: Sequence[Array], boxes: Array, side: int) -> Array:
     looked up in the map of its level. Returns (R, side, side, C), zeros for boxes without an area. Boxes have no
     gradient.
     """
-    levels = level_of(boxes, len(maps))
+    sizes = [(x.shape[0], x.shape[1]) for x in maps]
+    heights, widths = (jnp.asarray(axis) for axis in zip(*sizes, strict=True))
+    tallest, widest = (max(axis) for axis in zip(*sizes, strict=True))
 
     def of_one(box: Array, level: Array) -> Array:
         """(side, side, C)"""
-        each = [_product_with(x, box, number, level == number, side) for number, x in enumerate(maps)]
+        columns, rows = _samples_on(box, level, side)
+        vertical = axis_weights(rows, side, jnp.arange(tallest), heights[level])
+        horizontal = axis_weights(columns, side, jnp.arange(widest), widths[level])
+        each = [_product_with(x, vertical * (level == number), horizontal) for number, x in enumerate(maps)]
         return sum(each[1:], each[0]).astype(maps[0].dtype)
 
-    return _in_chunks(of_one, boxes, levels)
+    return _in_chunks(of_one, boxes, level_of(boxes, len(maps)))
 
 
 def by_places(maps: Sequence[Array], boxes: Array, side: int) -> Array:
@@ -145,14 +150,11 @@ def _samples_on(box: Array, level: Array | int, side: int) -> tuple[Samples, Sam
     return samples_of(left, right, side), samples_of(top, bottom, side)
 
 
-def _product_with(x: Array, box: Array, level: int, mine: Array, side: int) -> Array:
-    """(side, side, C) of a map (H, W, C), zeros where it is not the box's own."""
+def _product_with(x: Array, vertical: Array, horizontal: Array) -> Array:
+    """(side, side, C) of a map (H, W, C) by weights (side, H or more) and (side, W or more)."""
     height, width, _ = x.shape
-    columns, rows = _samples_on(box, level, side)
-    vertical = axis_weights(rows, side, jnp.arange(height), height) * mine
-    horizontal = axis_weights(columns, side, jnp.arange(width), width)
-    tall = _product("ph,hwc->pwc", vertical, x).astype(x.dtype)
-    return _product("qw,pwc->pqc", horizontal, tall)
+    tall = _product("ph,hwc->pwc", vertical[:, :height], x).astype(x.dtype)
+    return _product("qw,pwc->pqc", horizontal[:, :width], tall)
 
 
 def _covered(
