@@ -108,10 +108,10 @@ def batch(count: int = 2, rows: int = 4, *, seed: int = 0) -> dict[str, np.ndarr
     return made
 
 
-def losses(definition, variables: Variables, batch, key):
+def losses(definition, variables: Variables, batch, key, subnet=None):
     """Terms of the losses, and statistics after them."""
     own = nnx.merge(definition, nnx.State(variables.params), nnx.State(variables.stats))
-    terms = own.losses(batch, None, key, 0.0)
+    terms = own.losses(batch, subnet, key, 0.0)
     return terms, variables_of(own).stats
 
 
