@@ -25,7 +25,7 @@ HEAD = HeadConfig(
     rpn_samples=64,
     box_samples=24,
     score_threshold=0.2,
-    class_candidates=30,
+    class_candidates=15,
     detections=8,
 )
 ARCHITECTURE = Architecture(tuple(Stage(dim, (Block(2, 1.0, 32),)) for dim in DIMS))
