@@ -64,7 +64,8 @@ class Detections(NamedTuple):
 
     boxes (B, K, 4): left, top, right, bottom in pixels of the canvas, within the image. scores (B, K), 0 to 1, and
     labels (B, K): 0 and -1 where nothing is. masks (B, K, 28, 28): of the box, how likely each place is of the object.
-    left_out (B,): boxes over the least score that were not looked at, being more than `class_candidates`.
+    left_out (B,): boxes over the least score that were not looked at, being more than `class_candidates`. finite (B,):
+    whether all scores are.
     """
 
     boxes: Array
@@ -72,6 +73,7 @@ class Detections(NamedTuple):
     labels: Array
     masks: Array
     left_out: Array
+    finite: Array
 
 
 class CascadeMaskRCNN(nnx.Module):
@@ -147,7 +149,8 @@ class CascadeMaskRCNN(nnx.Module):
         found = jax.vmap(partial(nms.detections, **least, **limits))(every, scores, proposals.valid)  # type: ignore[arg-type]
         masks = jnp.where(found.valid[..., None, None], self._masks(maps, found.boxes, found.labels), 0)
         labels = jnp.where(found.valid, found.labels, -1)
-        return Detections(found.boxes, found.scores, labels, masks, found.overflow)
+        finite = jnp.isfinite(scores).all((1, 2))
+        return Detections(found.boxes, found.scores, labels, masks, found.overflow, finite)
 
     def _proposed(
         self, image: Array, size: Array, subnet: SubnetMask | None, **depth: Array | float | None

@@ -1,4 +1,4 @@
-"""The settings that detection has of its own for its data: images with objects, their augmentation, and canvases.
+"""The settings that detection has of its own: images with objects, their augmentation, canvases, and the heads.
 
 `main` asks for them before anything else is loaded, so nothing here may import JAX or what takes seconds.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from s3_jax.config import DataConfig
+from s3_jax.config import Config, DataConfig
 from s3_jax.limits import (
     Count,
     Limit,
@@ -108,3 +108,13 @@ class DetectionAugmentConfig:
         check_fields(self, "augment")
         if self.long_side < max(self.short_sides + self.crop_short_sides):
             raise SettingError("augment", f"long_side = {self.long_side}: expected no less than the shorter sides")
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionConfig(Config):
+    """All settings of a run of detection."""
+
+    task: str = "s3_jax.detection"
+    data: DetectionDataConfig = DetectionDataConfig()
+    augment: DetectionAugmentConfig = DetectionAugmentConfig()
+    head: HeadConfig = HeadConfig()
