@@ -125,6 +125,7 @@ def test_detections_lie_in_their_image_and_know_nothing_of_the_canvas_around_it(
     other = np.where(own, batch["image"], np.float32(7))
     other[1] += 3
     found, changed = (detect(x, size) for x in (batch["image"], other))
+    assert found.finite.all()
     for one, two in zip(found, changed, strict=True):
         np.testing.assert_array_equal(one[0], two[0])
     assert (found.scores[1] != changed.scores[1]).any()

@@ -115,7 +115,8 @@ def by_places(maps: Sequence[Array], boxes: Array, side: int) -> Array:
 
 def roi_align_on(platform: str) -> RoiAlign:
     """The RoIAlign for devices of a platform, as JAX calls it (`jax.Device.platform`); numbers are the same."""
-    return {"tpu": by_products, "cpu": by_either}.get(platform, by_places)
+    special: dict[str, RoiAlign] = {"tpu": by_products, "cpu": by_either}
+    return special.get(platform, by_places)
 
 
 def by_either(maps: Sequence[Array], boxes: Array, side: int) -> Array:
