@@ -93,9 +93,9 @@ class Cascade:
         return conv2d(x, *self.both(f"{head}.conv_logits"))
 
     def detect(
-        self, image: Image, *, candidates: int, proposals: int, least: float, threshold: float, limit: int
-    ) -> list:
-        """(score, box, class, mask (28, 28)) of what is found, the best first."""
+        self, image: Image, *, candidates: int, proposals: int, least: float, room: int, threshold: float, limit: int
+    ) -> tuple:
+        """(score, box, class, mask (28, 28)) of what is found, the best first, and how many boxes found no room."""
         levels = self.pyramid(image.maps)
         boxes = self.proposals(self.rpn(levels), image.size, candidates, proposals)
         total = 0
@@ -103,26 +103,24 @@ class Cascade:
             logits, deltas = self.box_head(stage, aligned(levels, boxes, 7), training=False)
             total = total + logits / 3
             if stage < 2:
-                labels = logits[:, :-1].argmax(1)
-                boxes = np.array(
-                    [
-                        clip(decode(b, d[n], STDS[stage]), image.size)
-                        for b, d, n in zip(boxes, deltas, labels, strict=True)
-                    ]
-                )
+                rows = zip(boxes, deltas, logits[:, :-1].argmax(1), strict=True)
+                boxes = np.array([clip(decode(box, own[label], STDS[stage]), image.size) for box, own, label in rows])
         scores = np.exp(total) / np.exp(total).sum(1, keepdims=True)
+        pairs = [
+            (row, label) for row in range(len(boxes)) for label in range(self.classes) if scores[row, label] > least
+        ]
+        best = sorted(pairs, key=lambda pair: -scores[pair])[:room]
         found = []
-        for number in range(self.classes):
+        for label in range(self.classes):
             own = [
-                (scores[i, number], clip(decode(boxes[i], deltas[i, number], STDS[2]), image.size))
-                for i in range(len(boxes))
-                if scores[i, number] > least
+                (scores[i, n], clip(decode(boxes[i], deltas[i, n], STDS[2]), image.size)) for i, n in best if n == label
             ]
-            found += [(score, box, number) for score, box in nms(sorted(own, key=lambda pair: -pair[0]), threshold)]
+            found += [(score, box, label) for score, box in nms(own, threshold)]
         found = sorted(found, key=lambda each: -each[0])[:limit]
         maps = aligned(levels, np.array([box for _, box, _ in found]), 14)
         masks = sum(sigmoid(self.mask_head(stage, maps)) for stage in range(3)) / 3
-        return [(score, box, number, masks[i, number]) for i, (score, box, number) in enumerate(found)]
+        answers = [(score, box, label, masks[i, label]) for i, (score, box, label) in enumerate(found)]
+        return answers, len(pairs) - len(best)
 
     def losses(self, images: list, targets, *, candidates: int, proposals: int) -> dict:
         """Losses of a batch by name, each with what it was divided by. targets: (image's number, box, object's number)

@@ -90,22 +90,45 @@ def test_every_loss_is_that_of_the_plain_computation(network, batch, peer, image
     assert expected["mask_1"][1] > sum(len(image.boxes) for image in images)  # proposals are positive too
 
 
-def test_detections_are_those_of_the_plain_computation(network, batch, peer, images):
-    found = jax.tree.map(
-        np.asarray, nnx.jit(lambda own, x, size: own.detect(x, size))(network, batch["image"], batch["size"])
-    )
+@pytest.fixture(scope="module")
+def detect(network):
+    """(images, sizes) to what is found: one program."""
+    definition, state = nnx.split(network)
+    program = jax.jit(lambda x, size: nnx.merge(definition, state).detect(x, size))
+    return lambda x, size: jax.tree.map(np.asarray, program(x, size))
+
+
+def test_detections_are_those_of_the_plain_computation(detect, batch, peer, images):
+    found = detect(batch["image"], batch["size"])
     limits = {"candidates": ALL.test_candidates, "proposals": ALL.test_proposals, "limit": ALL.detections}
+    limits |= {"room": ALL.class_candidates}
     counts = []
     for i, image in enumerate(images):
-        expected = peer.detect(image, least=ALL.score_threshold, threshold=ALL.test_nms, **limits)
+        expected, left = peer.detect(image, least=ALL.score_threshold, threshold=ALL.test_nms, **limits)
         counts.append(len(expected))
         scores, boxes, labels, masks = (np.array(each) for each in zip(*expected, strict=True))
         np.testing.assert_allclose(found.scores[i, : len(expected)], scores, atol=1e-5)
         np.testing.assert_allclose(found.boxes[i, : len(expected)], boxes, atol=1e-3)
         np.testing.assert_array_equal(found.labels[i, : len(expected)], labels)
         np.testing.assert_allclose(found.masks[i, : len(expected)], masks, atol=1e-5)
-        assert not found.scores[i, len(expected) :].any()
+        assert not any(values[i, len(expected) :].any() for values in found[:2])
         assert (found.labels[i, len(expected) :] == -1).all()
-    assert max(counts) == ALL.detections
+        assert found.left_out[i] == left
     assert min(counts) > 1
-    assert not found.left_out.any()
+    assert found.left_out.any()
+
+
+def test_detections_lie_in_their_image_and_know_nothing_of_the_canvas_around_it(detect, batch):
+    """Nor of other images."""
+    size = batch["size"]
+    own = np.stack([within(*each) for each in zip(size, batch["image"], strict=True)])
+    other = np.where(own, batch["image"], np.float32(7))
+    other[1] += 3
+    found, changed = (detect(x, size) for x in (batch["image"], other))
+    assert found.finite.all()
+    for one, two in zip(found, changed, strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+    assert (found.scores[1] != changed.scores[1]).any()
+    assert (found.boxes >= 0).all()
+    assert (found.boxes[..., 2:] <= size[:, None, ::-1]).all()
+    assert (found.boxes[..., 2:] == size[:, None, ::-1]).any()  # some are clipped

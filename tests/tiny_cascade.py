@@ -25,7 +25,7 @@ HEAD = HeadConfig(
     rpn_samples=64,
     box_samples=24,
     score_threshold=0.2,
-    class_candidates=30,
+    class_candidates=15,
     detections=8,
 )
 ARCHITECTURE = Architecture(tuple(Stage(dim, (Block(2, 1.0, 32),)) for dim in DIMS))
@@ -108,10 +108,10 @@ def batch(count: int = 2, rows: int = 4, *, seed: int = 0) -> dict[str, np.ndarr
     return made
 
 
-def losses(definition, variables: Variables, batch, key):
+def losses(definition, variables: Variables, batch, key, subnet=None):
     """Terms of the losses, and statistics after them."""
     own = nnx.merge(definition, nnx.State(variables.params), nnx.State(variables.stats))
-    terms = own.losses(batch, None, key, 0.0)
+    terms = own.losses(batch, subnet, key, 0.0)
     return terms, variables_of(own).stats
 
 

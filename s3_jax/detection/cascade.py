@@ -144,13 +144,23 @@ class CascadeMaskRCNN(nnx.Module):
         maps, output = self._proposed(image, size, subnet)
         proposals = self._proposals(output, size, self._anchors(image), training=False)
         every, scores = self._scored(maps, proposals.boxes, size)
-        least = {"least_score": self.head.score_threshold, "threshold": self.head.test_nms}
-        limits = {"candidates": self.head.class_candidates, "limit": self.head.detections}
-        found = jax.vmap(partial(nms.detections, **least, **limits))(every, scores, proposals.valid)  # type: ignore[arg-type]
+        found = jax.vmap(self._best)(every, scores, proposals.valid)
         masks = jnp.where(found.valid[..., None, None], self._masks(maps, found.boxes, found.labels), 0)
         labels = jnp.where(found.valid, found.labels, -1)
         finite = jnp.isfinite(scores).all((1, 2))
         return Detections(found.boxes, found.scores, labels, masks, found.overflow, finite)
+
+    def _best(self, boxes: Array, scores: Array, valid: Array) -> nms.Detections:
+        """What is left of an image's boxes (P, classes, 4) by their scores (P, classes)."""
+        return nms.detections(
+            boxes,
+            scores,
+            valid,
+            least_score=self.head.score_threshold,
+            threshold=self.head.test_nms,
+            candidates=self.head.class_candidates,
+            limit=self.head.detections,
+        )
 
     def _proposed(
         self, image: Array, size: Array, subnet: SubnetMask | None, **depth: Array | float | None
@@ -176,8 +186,8 @@ class CascadeMaskRCNN(nnx.Module):
         self, stage: int, keys: Array, maps: Sequence[Array], proposals: Proposals, truth: Truth
     ) -> tuple[Terms, Proposals]:
         """The losses of a stage, and the proposals of the next."""
-        sizes = {"samples": self.head.box_samples, "num_classes": self.num_classes}
-        rois = jax.vmap(partial(rois_of, stage=stage, **sizes))(keys, proposals, truth)
+        drawn = partial(rois_of, stage=stage, samples=self.head.box_samples, num_classes=self.num_classes)
+        rois = jax.vmap(drawn)(keys, proposals, truth)
         output = self._box_output(stage, maps, rois.boxes, rois.valid)
         classes, boxes = jax.vmap(partial(box_losses, stage=stage))(output, rois)
         masks = self._mask_loss(stage, maps, rois, truth)
@@ -251,7 +261,7 @@ def _truth_of(batch: dict[str, Array]) -> Truth:
 
 def _summed(loss: Sum, weight: float = 1.0) -> tuple[Array, Array]:
     """Over images: the total, times the weight, and the count."""
-    return weight * loss.total.sum(), loss.count.sum().astype(jnp.float32)
+    return weight * loss.total.sum(), loss.over.sum().astype(jnp.float32)
 
 
 def _within(length: int, own: Array) -> Array:

@@ -63,10 +63,10 @@ class Rois(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A loss summed over what it is of, and how many that are, both ()."""
+    """A loss summed over what it is of, and how many that is over, both ()."""
 
     total: Array
-    count: Array
+    over: Array
 
 
 def rpn_losses(key: Array, output: RpnOutput, truth: Truth, *, anchors: Anchors, samples: int) -> tuple[Sum, Sum]:

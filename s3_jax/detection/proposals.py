@@ -32,9 +32,8 @@ def proposals_of(output: RpnOutput, size: Array, *, anchors: Anchors, candidates
     scores = jnp.where(proposing(anchors.places, size), output.objectness, -jnp.inf)
     boxes = clipped(decoded(jnp.asarray(anchors.boxes), output.deltas, RPN_STDS), size)
     most = min(candidates, max(anchors.sizes))
-    levels = [
-        _best(*level, most) for level in zip(*(of_levels(x, anchors.sizes) for x in (boxes, scores)), strict=True)
-    ]
+    each = zip(of_levels(boxes, anchors.sizes), of_levels(scores, anchors.sizes), strict=True)
+    levels = [_best(box, score, most) for box, score in each]
     best, score = (jnp.stack(parts) for parts in zip(*levels, strict=True))
     kept = suppressed_by_level(best, score, jnp.isfinite(score), RPN_NMS, limit)
     chosen = jnp.where(kept.valid[:, None], best.reshape(-1, 4)[kept.row], 0)

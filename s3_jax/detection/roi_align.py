@@ -9,6 +9,7 @@ and nothing is approximated. Two functions sum the map by them, and `roi_align_o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -63,6 +64,7 @@ def axis_weights(samples: Samples, side: int, places: Array, size: Array | int) 
     return total / jnp.maximum(count, 1)
 
 
+@partial(jax.jit, static_argnums=2)  # the stages' RoIs are as many, and are traced once
 def by_products(maps: Sequence[Array], boxes: Array, side: int) -> Array:
     """RoIAlign as products with every map, whose weights are zero but for one: for a TPU, which gathers slowly.
 
@@ -85,6 +87,7 @@ def by_products(maps: Sequence[Array], boxes: Array, side: int) -> Array:
     return _in_chunks(of_one, boxes, level_of(boxes, len(maps)))
 
 
+@partial(jax.jit, static_argnums=2)
 def by_places(maps: Sequence[Array], boxes: Array, side: int) -> Array:
     """RoIAlign as products with those places of the map that a RoI covers, gathered: for GPUs and CPUs.
 
@@ -112,7 +115,8 @@ def by_places(maps: Sequence[Array], boxes: Array, side: int) -> Array:
 
 def roi_align_on(platform: str) -> RoiAlign:
     """The RoIAlign for devices of a platform, as JAX calls it (`jax.Device.platform`); numbers are the same."""
-    return {"tpu": by_products, "cpu": by_either}.get(platform, by_places)
+    special: dict[str, RoiAlign] = {"tpu": by_products, "cpu": by_either}
+    return special.get(platform, by_places)
 
 
 def by_either(maps: Sequence[Array], boxes: Array, side: int) -> Array:
