@@ -126,6 +126,12 @@ def test_a_bad_image_is_named_or_skipped(tmp_path, damage):
     assert batch["weight"].tolist() == [1.0, 0.0, 1.0, 1.0]
 
 
+def begin(path, data):
+    """As far as a run goes before it trains."""
+    settings = config(path, **data)
+    open_task(settings).spec(settings.backbone.architecture(), None)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -144,8 +150,7 @@ def test_a_bad_image_is_named_or_skipped(tmp_path, damage):
 def test_settings_that_do_not_fit_are_refused(tmp_path, data, message):
     write_set(tmp_path, {"train": content(), "test": content()})
     with pytest.raises(S3Error, match=message) as refused:
-        task = open_task(config(tmp_path, **data))
-        task.spec(config(tmp_path, **data).backbone.architecture(), None)
+        begin(tmp_path, data)
     assert "\n" not in str(refused.value)
 
 

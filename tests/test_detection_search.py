@@ -161,6 +161,6 @@ def test_stablehlo_answers_as_the_network_for_any_batch(model, tmp_path):
     with pytest.raises(S3Error, match="40 x 32 pixels do not fit a network whose coarsest map has a stride of 32"):
         export_stablehlo(model, tmp_path / "none", (40, SIDE))
     with pytest.raises(
-        S3Error, match="a detector cannot be converted to ONNX: .*; leave it out: --formats=safetensors,"
+        S3Error, match=r"a detector cannot be converted to ONNX: .*; leave it out: --formats=safetensors,"
     ):
         export_onnx(model, tmp_path / "none")
