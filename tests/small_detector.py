@@ -77,7 +77,7 @@ def settings(path: Path) -> ConfigDict:
     config.retrain.train.update(train)
     config.evolution.update(num_spaces=1, num_samples=6, top_k=2, num_bootstrap=5)
     config.search.update(population=2, generations=1, top=1, mutations=1, crossovers=0)
-    config.run.update(eval_batch_size=6, checkpoint_every=100, log_every=2, tensorboard=False)
+    config.run.update(eval_batch_size=6, checkpoint_every=100, log_every=2, evaluate_every=2, tensorboard=False)
     return config
 
 

@@ -77,6 +77,13 @@ def test_a_search_measures_by_what_is_missing_to_a_box_ap_of_100_percent(finishe
     assert len(task.splits.train_and_holdout) == 14  # of 16, two of which have no object
 
 
+def test_the_holdout_is_measured_on_the_way(finished):
+    found = [json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()]
+    on_the_way = [record for record in found if "holdout_largest_box/ap" in record]
+    assert [record["step"] for record in on_the_way] == [2]  # of three updates
+    assert {"holdout_smallest_mask/ap75", "holdout_largest_box/ap/square"} < on_the_way[0].keys()
+
+
 def test_networks_taken_out_of_it_answer_as_the_run_has_measured(finished):
     evaluated = read_json_lines(finished.workdir / "space_0" / "evaluated.jsonl", Evaluated.from_json)
     other = min(evaluated, key=lambda one: one.cost.params)
