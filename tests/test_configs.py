@@ -48,6 +48,11 @@ def test_all_configs_are_there():
         "ade20k_upernet_s3_b",
         "segmentation_folder",
         "segmentation_small",
+        "coco_cascade_s3_t",
+        "coco_cascade_s3_s",
+        "coco_cascade_s3_b",
+        "detection_folder",
+        "detection_small",
     }
 
 
@@ -131,3 +136,18 @@ def test_spaces_are_measured_under_the_limit_of_their_search(name):
     assert config.evolution.budget.max_macs == config.search.budget.max_macs
     config.evolution.budget.max_macs = 1e12
     assert config.search.budget.max_macs != 1e12
+
+
+@pytest.mark.parametrize("name", [f"coco_cascade_s3_{size}" for size in "tsb"])
+def test_cocos_schedules_are_told_by_one_word(name):
+    """The published recipe: 12 epochs with drops after 8 and 11, or 36 with drops after 27 and 33."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    once, thrice = (config_of(module.get_config(word).to_dict()).train for word in ("1x", "3x"))
+    assert (once.epochs, once.drop_epochs) == (12.0, (8.0, 11.0))
+    assert (thrice.epochs, thrice.drop_epochs) == (36.0, (27.0, 33.0))
+    for train in (once, thrice):
+        assert (train.batch_size, train.learning_rate, train.weight_decay, train.clip_norm) == (16, 1e-4, 0.05, 0.0)
+        assert round(train.warmup_epochs * 117_266 / 16) == 500
+    assert load(name).backbone.model == name.removeprefix("coco_cascade_")

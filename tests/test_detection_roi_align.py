@@ -9,6 +9,7 @@ from s3_jax.detection.boxes import level_of
 from s3_jax.detection.roi_align import (
     Samples,
     axis_weights,
+    by_either,
     by_places,
     by_products,
     most_places,
@@ -169,7 +170,7 @@ def test_images_of_a_batch_and_boxes_of_an_image_do_not_meet(form):
 
 
 def test_the_form_suits_the_platform():
-    assert [roi_align_on(platform) for platform in ("tpu", "cpu", "gpu")] == [by_products, by_places, by_places]
+    assert [roi_align_on(platform) for platform in ("tpu", "cpu", "gpu")] == [by_products, by_either, by_places]
 
 
 def test_maps_of_two_bytes_give_answers_of_two_bytes():
@@ -177,3 +178,13 @@ def test_maps_of_two_bytes_give_answers_of_two_bytes():
     shapes = jax.eval_shape(lambda maps: by_places(maps, jnp.zeros((3, 4)), 7), maps)
     assert shapes.dtype == jnp.bfloat16
     assert jax.eval_shape(lambda maps: by_products(maps, jnp.zeros((3, 4)), 7), maps) == shapes
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [(((8, 8), (4, 4)), by_products), (((256, 256), (2, 2)), by_places)])
+def test_on_a_cpu_small_maps_are_multiplied_and_large_ones_gathered_from(sizes, expected):
+    maps = [jax.ShapeDtypeStruct((*size, 2), jnp.float32) for size in sizes]
+    boxes = jax.ShapeDtypeStruct((3, 4), jnp.float32)
+    chosen, wanted = (
+        jax.make_jaxpr(lambda m, b, form=form: form(m, b, 7))(maps, boxes) for form in (by_either, expected)
+    )
+    assert str(chosen) == str(wanted)

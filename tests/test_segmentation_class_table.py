@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from s3_jax.data.pictures import default_colours
 from s3_jax.errors import S3Error
 from s3_jax.segmentation.class_table import (
     IGNORED,
     ClassTable,
-    default_colours,
     meaning_of,
     packed,
     read_class_table,

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 STRIDES = (4, 8, 16, 32, 64)  # pixels between places of the maps P2 to P6
-SCALE = 8  # the side of a square anchor, in strides
+SCALE = 8.0  # the side of a square anchor, in strides
 RATIOS = (0.5, 1.0, 2.0)  # of height to width
 
 Size = tuple[int, int]  # height and width
@@ -33,14 +33,14 @@ def map_sizes(canvas: Size) -> list[Size]:
 
 
 @cache
-def anchors_of(canvas: Size) -> Anchors:
-    """All anchors of a canvas; those of 800 x 1344 are 268,569.
+def anchors_of(canvas: Size, scale: float = SCALE) -> Anchors:
+    """All anchors of a canvas; those of 800 x 1344 are 268,569. scale: side of a square one, in strides.
 
     As mmdetection's, anchors' middles are at multiples of the stride, the first at the image's corner.
     """
     levels = list(zip(map_sizes(canvas), STRIDES, strict=True))
     places = [np.repeat(_places(size, stride), len(RATIOS), axis=0) for size, stride in levels]
-    halves = [np.tile(_shapes(stride) / 2, (height * width, 1)) for (height, width), stride in levels]
+    halves = [np.tile(_shapes(scale * stride) / 2, (height * width, 1)) for (height, width), stride in levels]
     middle, half = np.concatenate(places), np.concatenate(halves)
     boxes = np.concatenate([middle - half, middle + half], axis=1)
     return Anchors(boxes.astype(np.float32), middle.astype(np.float32), tuple(map(len, places)))
@@ -72,7 +72,7 @@ def _places(size: Size, stride: int) -> np.ndarray:
     return np.stack([columns.ravel(), rows.ravel()], axis=1) * float(stride)
 
 
-def _shapes(stride: int) -> np.ndarray:
-    """Width and height of anchors of each ratio, (3, 2), all of the same area."""
+def _shapes(side: float) -> np.ndarray:
+    """Width and height of anchors of each ratio, (3, 2), all of the area of a square of `side` pixels."""
     root = np.sqrt(np.asarray(RATIOS))
-    return SCALE * stride * np.stack([1 / root, root], axis=1)
+    return side * np.stack([1 / root, root], axis=1)

@@ -83,6 +83,13 @@ def whole_view(height: int, width: int, scale: Scale) -> View:
     return View(size, size, (0, 0, height, width), rescaled_size(height, width, scale))
 
 
+def fitted(view: View, canvas: Size) -> View:
+    """The same view as large as fits onto a canvas, (height, width) in pixels, if it is larger."""
+    factor = min(1.0, *(most / side for most, side in zip(canvas, view.size, strict=True)))
+    height, width = (max(1, min(most, int(side * factor + 0.5))) for most, side in zip(canvas, view.size, strict=True))
+    return dataclasses.replace(view, size=(height, width))
+
+
 def shown(image: np.ndarray, view: View) -> np.ndarray:
     """An image, uint8 (H, W, 3), in a view: uint8 (*view.size, 3)."""
     top, left, height, width = view.window

@@ -1,4 +1,4 @@
-"""The settings that detection has of its own for its data: images with objects, their augmentation, and canvases.
+"""The settings that detection has of its own: images with objects, their augmentation, canvases, and the heads.
 
 `main` asks for them before anything else is loaded, so nothing here may import JAX or what takes seconds.
 """
@@ -8,8 +8,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from s3_jax.config import DataConfig
-from s3_jax.limits import Count, Limit, Probability, SettingError, check_fields, each, increasing, one_of, whole
+from s3_jax.config import Config, DataConfig
+from s3_jax.limits import (
+    Count,
+    Limit,
+    Positive,
+    Probability,
+    SettingError,
+    check_fields,
+    each,
+    increasing,
+    number,
+    one_of,
+    whole,
+)
 
 SOURCES = ("scenes", "coco")
 
@@ -48,6 +60,39 @@ class DetectionDataConfig(DataConfig):
     shuffled_classes: bool = False  # a control: the classes of training scenes' digits are drawn at random
 
 
+Deviation = Annotated[float, number(0, 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """The heads of Cascade Mask R-CNN; the defaults are mmdetection's, with which Swin and S3 are measured.
+
+    A level is a map of the feature pyramid; candidates of a level are its boxes of highest objectness, from which
+    non-maximum suppression leaves the proposals of an image.
+    """
+
+    channels: Count = 256  # of the feature pyramid and of every head's convolutions
+    fc_channels: Count = 1024  # of the box heads' fully connected layer
+    anchor_scale: Positive = 8.0  # side of a square anchor, in strides of its level
+    train_candidates: Count = 2000  # of each level
+    train_proposals: Count = 2000  # of an image
+    test_candidates: Count = 1000
+    test_proposals: Count = 1000
+    rpn_samples: Annotated[int, whole(2, 1_000_000)] = 256  # anchors of an image that are trained on
+    box_samples: Annotated[int, whole(4, 1_000_000)] = 512  # boxes of an image that each stage is trained on
+    score_threshold: Probability = 0.05  # a detection has more
+    test_nms: Probability = 0.5  # of detections of a class that overlap more, the better one stays
+    class_candidates: Count = 2000  # boxes of all classes, the best of an image, that suppression looks at
+    detections: Count = 100  # of an image
+    # Deviations of initial weights; 0: 1 / sqrt(fan-in). Narrow networks that begin at random learn faster with 0.
+    classifier_std: Deviation = 0.01  # of the box heads' classes
+    regressor_std: Deviation = 0.001  # of the box heads' deltas
+    rpn_std: Deviation = 0.01  # of all layers that propose
+
+    def __post_init__(self) -> None:
+        check_fields(self, "head")
+
+
 @dataclasses.dataclass(frozen=True)
 class DetectionAugmentConfig:
     """Training augmentation; the defaults are DETR's for COCO, with which Swin and S3 train Cascade Mask R-CNN."""
@@ -63,3 +108,13 @@ class DetectionAugmentConfig:
         check_fields(self, "augment")
         if self.long_side < max(self.short_sides + self.crop_short_sides):
             raise SettingError("augment", f"long_side = {self.long_side}: expected no less than the shorter sides")
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionConfig(Config):
+    """All settings of a run of detection."""
+
+    task: str = "s3_jax.detection"
+    data: DetectionDataConfig = DetectionDataConfig()
+    augment: DetectionAugmentConfig = DetectionAugmentConfig()
+    head: HeadConfig = HeadConfig()

@@ -37,6 +37,11 @@ class Categories:
         return [{"id": number, "name": name} for number, name in zip(self.ids, self.names, strict=True)]
 
 
+def numbered(names: Sequence[str]) -> Categories:
+    """Classes of these names, with the ids 1, 2, 3, ..."""
+    return Categories(tuple(range(1, len(names) + 1)), tuple(names))
+
+
 class ObjectImages(Protocol):
     """The images of one split with their objects, by number."""
 

@@ -56,6 +56,9 @@ class Spec(ABC):
     TASK: ClassVar[str]  # as config.task names it
     NAMES: ClassVar[str]  # whose names weights have in a folder, for the model card
     SCORE: ClassVar[str] = "score"  # what the model card calls `about.accuracy`
+    NO_ONNX: ClassVar[str] = ""  # why networks cannot be converted to ONNX; "" where they can
+    # How the model card shows that a network is asked.
+    ANSWER: ClassVar[str] = "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std"
 
     architecture: AnyArchitecture
     image_size: int = 224  # pixels; windows are those of this size
@@ -102,8 +105,8 @@ class Spec(ABC):
         """Height and width in pixels of the images that an export takes, where no others are asked for."""
 
     @abstractmethod
-    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[[Array], Array]:
-        """What an export computes: of images float32 (B, H, W, 3), normalised, the logits, float32.
+    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[[Array], Any]:
+        """What an export computes: of images float32 (B, H, W, 3), normalised, the logits, float32, or several arrays.
 
         size: H and W. Raises S3Error where the network takes no such images.
         """
@@ -210,6 +213,6 @@ def card(spec: Spec) -> str:
     return (
         f"# A vision transformer of s3_jax\n\n| | |\n| --- | --- |\n{table}\n\n"
         '```python\nfrom s3_jax.networks import zoo\n\nmodel = zoo.load("THIS FOLDER")\n'
-        "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std\n```\n\n"
+        f"{spec.ANSWER}\n```\n\n"
         f"`{WEIGHTS}` has {spec.NAMES} names and shapes; `{RECORD}` tells every block, and the preprocessing.\n"
     )

@@ -22,8 +22,6 @@ MAX_CLASSES = 255  # 0..254
 _MAX_VALUE = 65535  # of masks of 16 bits
 _FORMS = "`name`, `number name`, `name r g b` or `number name r g b`"
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
-# How much the eye sees of a difference in red, green and blue.
-_EYE = np.array([2, 4, 3])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,25 +128,6 @@ def read_class_table(path: str | AnyPath) -> ClassTable:
         colours=tuple(colours) if colours else None,
         values=tuple(numbers) if numbers else None,
     )
-
-
-def default_colours(count: int) -> np.ndarray:
-    """Colours to draw classes in, uint8 (count, 3), for up to 255: a class has the same in any count.
-
-    Each is as far as can be from those before it and from black, grey and white, which masks and pictures have anyway.
-    """
-    levels = np.arange(0, 256, 17)
-    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
-    nearest = np.min([_squared_distance(candidates, np.full(3, grey)) for grey in (0, 128, 255)], axis=0)
-    colours = np.zeros((count, 3), np.uint8)
-    for number in range(count):
-        colours[number] = candidates[nearest.argmax()]
-        nearest = np.minimum(nearest, _squared_distance(candidates, colours[number].astype(np.int64)))
-    return colours
-
-
-def _squared_distance(colours: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (colours - other) ** 2 @ _EYE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 
 from s3_jax.commands import DataOptions, Flag, Measured
+from s3_jax.data.pictures import encoded
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable, user_path
 from s3_jax.progress import progress_bar
@@ -104,8 +105,8 @@ def _write_pictures(spec: SegmentationSpec, pixels: np.ndarray, classes: np.ndar
     """Two pictures of an image, whose paths begin alike; that of its classes over its pixels is returned."""
     colours = pictures.colours_of(spec.colours, len(spec.class_names))
     overlay, mask = (begin.with_name(f"{begin.name}_{kind}.png") for kind in ("overlay", "classes"))
-    write_whole(overlay, pictures.encoded(pictures.overlay(pixels, classes, spec.class_names, colours)))
-    write_whole(mask, pictures.encoded(pictures.as_mask(classes, colours)))
+    write_whole(overlay, encoded(pictures.overlay(pixels, classes, spec.class_names, colours)))
+    write_whole(mask, encoded(pictures.as_mask(classes, colours)))
     return overlay
 
 

@@ -13,7 +13,8 @@ from flax import nnx
 from PIL import Image
 
 from s3_jax.config import ModelConfig
-from s3_jax.data.sources import BadImage, decode, open_encoded
+from s3_jax.data.image_files import ImageFiles
+from s3_jax.data.sources import BadImage, decode
 from s3_jax.data.splits import Subset
 from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, printable
@@ -30,35 +31,12 @@ from s3_jax.training.evaluate import lines_of_network, metrics_of
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageFiles:
-    """Images without masks: no pixel counts. A source as `data.stream.Source` has it."""
-
-    paths: Sequence[AnyPath]
-
-    def __len__(self) -> int:
-        return len(self.paths)
+class UnmaskedFiles(ImageFiles):
+    """Images without masks: no pixel counts."""
 
     def __getitem__(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """An image, and a class map of its size. Raises BadImage."""
-        try:
-            image = open_encoded(self.paths[index].read_bytes())
-        except OSError as error:
-            raise BadImage(f"cannot be read: {error.strerror or error}") from error
-        return image, np.full((image.height, image.width), IGNORED, np.uint8)
-
-    def name(self, index: int) -> str:
-        """The image's path."""
-        return str(self.paths[index])
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels. Raises BadImage."""
-        return self[index][1].shape
-
-    @property
-    def identities(self) -> np.ndarray:
-        """A number for each image."""
-        return np.arange(len(self))
+        return self.image(index), np.full(self.size(index), IGNORED, np.uint8)
 
 
 def task_of(model: Standalone, data: SegmentationDataConfig | None = None) -> Segmentation:
@@ -79,7 +57,7 @@ def predict(model: Standalone, paths: Sequence[AnyPath]) -> Iterator[tuple[AnyPa
     One image after another, at the size that the network is tested at. Raises S3Error where its answers are not finite.
     """
     task = task_of(model)
-    examples = task.examples(Subset(ImageFiles(paths), np.arange(len(paths)), "files"), training=False)
+    examples = task.examples(Subset(UnmaskedFiles(paths), np.arange(len(paths)), "files"), training=False)
     run = _predicting(model)
     for index, path in enumerate(paths):
         try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from s3_jax.data.pictures import default_colours
 from s3_jax.paths import printable
-from s3_jax.segmentation.class_table import IGNORED, default_colours
+from s3_jax.segmentation.class_table import IGNORED
 
 OPACITY = 0.55  # of classes over the image
 SMALLEST_SIDE = 320  # pixels, to which small pictures are enlarged, so that a legend fits beside them
@@ -42,13 +42,6 @@ def as_mask(classes: np.ndarray, colours: np.ndarray) -> Image.Image:
     palette[: len(colours)] = colours
     mask.putpalette(palette.tobytes())
     return mask
-
-
-def encoded(picture: Image.Image) -> bytes:
-    """A picture as a PNG file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def shares_of(classes: np.ndarray, names: Sequence[str]) -> dict[str, float]:

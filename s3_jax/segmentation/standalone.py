@@ -33,7 +33,7 @@ class SegmentationSpec(Spec):
 
     channels: int = 512  # of the decode head
     auxiliary_channels: int = 256
-    colours: tuple[Colour, ...] = ()  # of the classes in pictures; none: those of `class_table.default_colours`
+    colours: tuple[Colour, ...] = ()  # of the classes in pictures; none: those of `data.pictures.default_colours`
     test_scale: tuple[int, int] = (2048, 512)  # longer and shorter side that images are resized to fit into
     test_multiple: int = 1  # to multiples of which both sides are brought up
 

@@ -1,0 +1,121 @@
+"""Which images with objects serve as train, holdout and test."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from s3_jax.data.digit_scenes import MOST_DIGITS
+from s3_jax.data.randomness import HOLDOUT, generator
+from s3_jax.data.splits import Splits, Subset, check_apart, without
+from s3_jax.detection.canvas import overflow
+from s3_jax.detection.coco import CocoImages, open_coco
+from s3_jax.detection.config import DetectionDataConfig
+from s3_jax.detection.objects import Categories, OpenedObjects
+from s3_jax.detection.scenes import open_scenes
+from s3_jax.errors import S3Error
+from s3_jax.paths import expanded
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ObjectData:
+    """A data set of images with objects, and what its images are used for."""
+
+    source: str
+    name: str
+    categories: Categories
+    splits: Splits
+
+    def record(self) -> dict[str, Any]:
+        """What the run's result says of its data: see `Splits.record`."""
+        about = {"source": self.source, "name": self.name, "num_classes": len(self.categories.names)}
+        return about | self.splits.record()
+
+
+def open_data(config: DetectionDataConfig, seed: int) -> ObjectData:
+    """The data set of a configuration, with a holdout drawn from `seed`, or `holdout_split`.
+
+    Images without objects are in no training, and in every evaluation: what is found there is wrong. Raises S3Error for
+    a data set that is missing or unfit, and where a split that measures shares images with train.
+    """
+    if not config.train_split or not config.test_split:
+        raise S3Error("data.train_split and data.test_split must both name a split")
+    names = tuple(dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split))))
+    opened = _open_source(config, names)
+    subsets = {name: _whole(opened, name) for name in names}
+    whole = subsets[config.train_split]
+    for field in ("test_split", "holdout_split"):
+        check_apart(whole, subsets.get(getattr(config, field)), field)
+    train, holdout = (whole, subsets[config.holdout_split]) if config.holdout_split else hold_out(whole, config, seed)
+    splits = Splits(with_objects(train), with_objects(whole), holdout, subsets[config.test_split])
+    _tell(config, whole, splits)
+    return ObjectData(config.source, opened.name, opened.categories, splits)
+
+
+def open_split(config: DetectionDataConfig, split: str) -> ObjectData:
+    """One split of a configuration's data set, as its test split; there is nothing to train on."""
+    opened = _open_source(config, (split,))
+    subset = _whole(opened, split)
+    none = dataclasses.replace(subset, indices=np.arange(0))
+    return ObjectData(config.source, opened.name, opened.categories, Splits(none, none, none, subset))
+
+
+def with_objects(subset: Subset) -> Subset:
+    """The images that something can be learnt from. Raises S3Error where there are none."""
+    kept = subset.indices[subset.source.has_objects[subset.indices]]
+    if not len(kept):
+        raise S3Error(
+            f"none of the {len(subset):,} training images of split {subset.split!r} has an object that can be trained "
+            "on: give another split, or annotations"
+        )
+    return dataclasses.replace(subset, indices=kept)
+
+
+def hold_out(whole: Subset, config: DetectionDataConfig, seed: int) -> tuple[Subset, Subset]:
+    """The split without a random share of its images, and that share; each has one image at least."""
+    count = round(config.holdout_fraction * len(whole))
+    if not 0 < count < len(whole):
+        raise S3Error(
+            f"data.holdout_fraction = {config.holdout_fraction} of {len(whole):,} training images holds out {count:,}: "
+            "training needs some and so does the holdout; choose another fraction, or set data.holdout_split"
+        )
+    order = generator(seed, HOLDOUT).permutation(len(whole))
+    held, kept = (np.sort(whole.indices[rows]) for rows in (order[:count], order[count:]))
+    holdout = dataclasses.replace(whole, indices=held)
+    return without(dataclasses.replace(whole, indices=kept), holdout), holdout
+
+
+def _open_source(config: DetectionDataConfig, names: tuple[str, ...]) -> OpenedObjects:
+    if config.cache_in_memory:
+        raise S3Error("data.cache_in_memory: images with objects are read anew each time; leave it off")
+    if config.source == "scenes":
+        return _opened_scenes(config, names)
+    settings = {"annotations_file": config.annotations_file, "images_folder": config.images_folder}
+    return open_coco(expanded(config.path), names, **settings)
+
+
+def _opened_scenes(config: DetectionDataConfig, names: tuple[str, ...]) -> OpenedObjects:
+    if config.max_objects < MOST_DIGITS:
+        raise S3Error(f"data.max_objects = {config.max_objects}: digit scenes have up to {MOST_DIGITS}; give as many")
+    opened = open_scenes(names, size=config.scene_size, train_count=config.scene_count)
+    trained = config.train_split
+    if config.shuffled_classes and trained in opened.splits:
+        shuffled = dataclasses.replace(opened.splits[trained], shuffled_classes=True)  # type: ignore[type-var]
+        opened = dataclasses.replace(opened, splits={**opened.splits, trained: shuffled})
+    return opened
+
+
+def _whole(opened: OpenedObjects, name: str) -> Subset:
+    return Subset(opened.splits[name], np.arange(len(opened.splits[name])), name)
+
+
+def _tell(config: DetectionDataConfig, whole: Subset, splits: Splits) -> None:
+    """What of the train split is not trained on."""
+    if without_any := len(whole) - len(splits.train_and_holdout):
+        told = f"{without_any:,} of {len(whole):,} images"
+        logging.warning("%s of split %s have no objects and are left out of training", told, whole.split)
+    if isinstance(whole.source, CocoImages) and (told := overflow(whole.source.object_counts, config.max_objects)):
+        logging.warning("%s: %s", whole.split, told)
