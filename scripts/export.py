@@ -8,9 +8,9 @@
 onnx (extra onnx). Inputs are images float32 (batch, height, width, 3), normalised as architecture.json tells; the batch
 size is free. --size: their height and width, those that the network was trained on, or for a segmentation network those
 of a lying image that it is tested on, if not given. Outputs are logits: (batch, classes), or for a segmentation network
-(batch, height, width, classes), of the image's pixels. Of a detector the image fills a canvas, the first of its own if no
---size is given, and the outputs are boxes (batch, K, 4), scores and labels (batch, K), -1 where nothing is, and masks of
-the boxes (batch, K, 28, 28); what ONNX lacks for that, the command says.
+(batch, height, width, classes), of the image's pixels. Of a detector the image fills a canvas, the first of its own
+without --size, and the outputs are boxes (batch, K, 4), scores and labels (batch, K), -1 where nothing is, and masks of
+the boxes (batch, K, 28, 28); there is no ONNX file of one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Say what is in images: the likeliest classes of files, or of all images of a folder, the class of each pixel, objects.
+"""Say what is in images, files or all of a folder: the likeliest classes, the class of each pixel, or objects.
 
     python scripts/predict.py --model=s3_t --weights=swin_s3_tiny.safetensors cat.jpg dog.jpg
     python scripts/predict.py --model=runs/digits/network digits/ --json
@@ -9,8 +9,9 @@ hf-hub:owner/name), or the folder of a network. --class_names: a file with a nam
 classes by number alone. A folder's images are taken at any depth, without what is hidden. A file that is no image is
 named on standard error, and the exit code is 2; the others are answered all the same. A segmentation network writes
 for each image two PNG files to --out: the classes over the image with a legend, and a mask with a palette; --json
-prints the share of each class as well. A detector writes one to --out, the image with its objects; --json prints them as
-COCO's results have them, for images that are numbered 0, 1, 2, ... in their order. --help shows the flags of all tasks, and with --model those of its task.
+prints the share of each class as well. A detector writes one, the image with its objects; --json prints them as COCO's
+results have them, for images that are numbered 0, 1, 2, ... in their order. --help shows the flags of all tasks, and
+with --model those of its task.
 """
 
 from __future__ import annotations

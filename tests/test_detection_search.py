@@ -19,7 +19,7 @@ from s3_jax.detection import commands, inference
 from s3_jax.detection.task import open_task
 from s3_jax.errors import S3Error
 from s3_jax.networks import standalone, zoo
-from s3_jax.networks.export import export_stablehlo
+from s3_jax.networks.export import export_onnx, export_stablehlo
 from s3_jax.networks.extract import extract
 from s3_jax.networks.standalone import Standalone
 from s3_jax.pipeline import run_pipeline
@@ -160,3 +160,7 @@ def test_stablehlo_answers_as_the_network_for_any_batch(model, tmp_path):
     assert exported.call(images[:1])[0].shape == (1, *boxes.shape[1:])
     with pytest.raises(S3Error, match="40 x 32 pixels do not fit a network whose coarsest map has a stride of 32"):
         export_stablehlo(model, tmp_path / "none", (40, SIDE))
+    with pytest.raises(
+        S3Error, match=r"a detector cannot be converted to ONNX: .*; leave it out: --formats=safetensors,"
+    ):
+        export_onnx(model, tmp_path / "none")

@@ -245,6 +245,7 @@ def test_help_shows_the_flags_of_all_tasks_or_those_of_the_models(home: Path) ->
     assert shown["scales"].startswith("Segmentation: Scales of which")
     assert shown["source"] == (
         "Classification: digits, tfds or image_folder. (default: 'image_folder') "
+        "Detection: coco or scenes. (default: 'coco') "
         "Segmentation: mask_folder or scenes. (default: 'mask_folder')"
     )
     assert {"model", "weights", "class_names", "json"} < set(shown)

@@ -124,8 +124,8 @@ def box_head(weights: BoxHead, x: Array, normalisation: Normalisation | None, *,
     for layer in weights.convolutions:
         x = convolution(layer.convolution.kernel[...], x, by_products=by_products)
         x = jax.nn.relu(batch_norm(layer.norm, x, *given))
-    hidden = jax.nn.relu(_linear(weights.fc, x.reshape(len(x), -1)))
-    deltas = _linear(weights.regressor, hidden).reshape(len(x), -1, 4)
+    hidden = jax.nn.relu(_linear(weights.fc, x.reshape(x.shape[0], -1)))
+    deltas = _linear(weights.regressor, hidden).reshape(x.shape[0], -1, 4)
     return BoxOutput(_linear(weights.classifier, hidden).astype(jnp.float32), deltas.astype(jnp.float32))
 
 
@@ -145,7 +145,7 @@ def mask_head(weights: MaskHead, x: Array, labels: Array, *, by_products: bool) 
 def _of_level(weights: Rpn, x: Array, by_products: bool) -> RpnOutput:
     hidden = jax.nn.relu(_convolved(weights.convolution, x, by_products))
     objectness, deltas = (_linear(layer, hidden).astype(jnp.float32) for layer in (weights.objectness, weights.deltas))
-    return RpnOutput(objectness.reshape(len(x), -1), deltas.reshape(len(x), -1, 4))
+    return RpnOutput(objectness.reshape(x.shape[0], -1), deltas.reshape(x.shape[0], -1, 4))
 
 
 def _convolution(

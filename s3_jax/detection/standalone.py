@@ -35,6 +35,10 @@ class DetectionSpec(Spec):
 
     TASK: ClassVar[str] = "s3_jax.detection"
     NAMES: ClassVar[str] = "mmdetection's"
+    NO_ONNX: ClassVar[str] = (
+        "a detector cannot be converted to ONNX: jax2onnx 0.17 has no right rule for jnp.where under jax.vmap, which "
+        "RoIAlign of many boxes needs"
+    )
     ANSWER: ClassVar[str] = (
         "found = model.network.detect(images, sizes)  # (B, H, W, 3), normalised with model.spec.mean and .std, at the "
         "top left of a canvas; (B, 2): height and width of each there"

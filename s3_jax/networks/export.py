@@ -1,7 +1,8 @@
 """Networks for other tools: StableHLO and ONNX, each with its weights and a free batch size.
 
 Images are float32 (B, H, W, 3), normalised, of a height and width that are chosen here, `spec.export_size` if none are;
-the answers are `spec.as_function`'s: logits (B, classes) of a classifier, (B, H, W, classes) of a segmentation network.
+the answers are `spec.as_function`'s: logits (B, classes) of a classifier, (B, H, W, classes) of a segmentation network,
+boxes, scores, labels and masks of a detector.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def export_onnx(model: Standalone, path: AnyPath, size: Size | None = None) -> N
 
     Raises S3Error where jax2onnx is missing, or fails, and where the network takes no images of this size.
     """
+    if model.spec.NO_ONNX:
+        raise S3Error(f"{model.spec.NO_ONNX}; leave it out: --formats=safetensors,stablehlo")
     try:
         from jax2onnx import to_onnx
     except ImportError as error:

@@ -56,6 +56,7 @@ class Spec(ABC):
     TASK: ClassVar[str]  # as config.task names it
     NAMES: ClassVar[str]  # whose names weights have in a folder, for the model card
     SCORE: ClassVar[str] = "score"  # what the model card calls `about.accuracy`
+    NO_ONNX: ClassVar[str] = ""  # why networks cannot be converted to ONNX; "" where they can
     # How the model card shows that a network is asked.
     ANSWER: ClassVar[str] = "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std"
 
