@@ -168,9 +168,11 @@ class TrainConfig:
     batch_size: Count = 1024  # images per update, over all devices and accumulation steps
     learning_rate: NotNegative = 1e-3  # at the peak
     min_learning_rate: NotNegative = 1e-5  # where it ends
-    # How the rate falls: along a cosine from the end of the warm-up on, or along a line from the first update on, of
-    # which the warm-up has a growing share (mmsegmentation's "poly" of power 1).
-    schedule: Annotated[str, one_of("cosine", "linear")] = "cosine"
+    # How the rate falls: along a cosine from the end of the warm-up on; or along a line from the first update on, of
+    # which the warm-up has a growing share (mmsegmentation's "poly" of power 1); or in steps, to a tenth at the end of
+    # each epoch of `drop_epochs`, and no lower than the minimum.
+    schedule: Annotated[str, one_of("cosine", "linear", "steps")] = "cosine"
+    drop_epochs: Annotated[tuple[float, ...], each(number(0, 1e6, above=True))] = ()
     warmup_epochs: Annotated[float, number(0, 1e6)] = 20.0
     weight_decay: NotNegative = 0.05
     decay_norms_and_biases: bool = False  # also norms, biases and bias tables; the paper does not say
@@ -189,6 +191,9 @@ class TrainConfig:
         if self.init_weights and not self.init_from:
             name = f"init_weights = {self.init_weights!r}"
             raise SettingError("train", f"{name}: expected the name of their published model as init_from too")
+        if bool(self.drop_epochs) != (self.schedule == "steps"):
+            name = f"schedule = {self.schedule!r} and drop_epochs = {self.drop_epochs!r}"
+            raise SettingError("train", f"{name}: expected drop_epochs with schedule = 'steps', and with no other")
         falls = Limit(f"at most learning_rate = {self.learning_rate:g}", lambda rate: rate <= self.learning_rate)
         require("train", "min_learning_rate", self.min_learning_rate, falls)
 

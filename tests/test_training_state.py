@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from s3_jax.config import TrainConfig
+from s3_jax.errors import S3Error
 from s3_jax.task import Variables
 from s3_jax.training.state import init_state, kernels_only, learning_rate, optimizer
 
@@ -36,6 +37,23 @@ def test_schedule_without_warm_up_begins_at_the_peak():
     # A training shorter than its warm-up still has a last update that is no part of it.
     short = learning_rate(TrainConfig(learning_rate=0.4, warmup_epochs=20.0), steps_per_epoch=5.0, num_steps=4)
     np.testing.assert_allclose(short(3), 0.4, rtol=1e-6)
+
+
+def test_schedule_in_steps_falls_to_a_tenth_at_the_end_of_the_epochs_named():
+    """Detection's 1x: 12 epochs, a tenth after 8 and again after 11, with a warm-up of half an epoch."""
+    drops = {"schedule": "steps", "drop_epochs": (8.0, 11.0)}
+    config = TrainConfig(learning_rate=1e-4, min_learning_rate=0.0, warmup_epochs=0.5, epochs=12.0, **drops)
+    schedule = learning_rate(config, steps_per_epoch=10.0, num_steps=120)
+    expected = {0: 0.0, 2: 4e-5, 5: 1e-4, 79: 1e-4, 81: 1e-5, 109: 1e-5, 111: 1e-6, 119: 1e-6}
+    assert {step: float(schedule(step)) for step in expected} == pytest.approx(expected, rel=1e-5)
+    least = learning_rate(TrainConfig(learning_rate=1e-4, min_learning_rate=5e-6, **drops), 10.0, 120)
+    np.testing.assert_allclose(least(119), 5e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"schedule": "steps"}, {"drop_epochs": (8.0,)}])
+def test_steps_and_their_epochs_are_given_together(settings):
+    with pytest.raises(S3Error, match="expected drop_epochs with schedule = 'steps', and with no other"):
+        TrainConfig(**settings)
 
 
 @pytest.mark.parametrize("everything", [False, True])

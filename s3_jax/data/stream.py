@@ -4,6 +4,7 @@ Examples are numbered along one endless stream, epoch after epoch: example i of 
 it is (Grain's index shuffle, new in every epoch) and how it is augmented derive from the seed and that position. So a
 training resumes at any step, and neither the number of loader workers nor that of hosts changes a single bit. Where an
 epoch repeats its examples, the views of one stand apart in their batch, so that a mix of neighbours does not pair them.
+Where examples are of several shapes, each batch is of one: the groups of a shape are streams that take turns.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class Examples(Protocol):
     repeats: int = 1  # how often an epoch of training shows each example that it shows
 
     def group(self, row: int) -> Hashable:
-        """What the examples of one batch of evaluation have in common, such as the size of a canvas. Raises BadImage.
+        """What the examples of one batch have in common, such as the size of a canvas. Raises BadImage.
 
-        Training batches have no groups: their examples are of one shape.
+        It is a function of the row alone, so that an order of training is known before anything is drawn.
         """
         return None
 
@@ -95,8 +96,8 @@ def train_batches(
     """
     rows = _local_rows(batch_size, process_index, process_count)
     shuffle_seed = int(generator(seed, ORDER).integers(2**32))
-    order = grain.MapDataset.range(len(examples.subset)).shuffle(seed=shuffle_seed).repeat()
-    batches = _TrainBatches(_Reader(examples, skip_bad), order, batch_size, rows, seed)
+    parts = [_Part(group, np.array(members), shuffle_seed) for group, members in _by_group(examples).items()]
+    batches = _TrainBatches(_Reader(examples, skip_bad), parts, batch_size, rows, seed)
     return _prefetched(batches, range(start_step, sys.maxsize), num_workers)
 
 
@@ -128,6 +129,15 @@ class PlannedBatch(NamedTuple):
 
 def eval_plan(examples: Examples, batch_size: int) -> list[PlannedBatch]:
     """Every example once: groups in the order in which they first occur, the examples of each in order."""
+    return [
+        PlannedBatch(group, rows[start : start + batch_size])
+        for group, rows in _by_group(examples).items()
+        for start in range(0, len(rows), batch_size)
+    ]
+
+
+def _by_group(examples: Examples) -> dict[Hashable, list[int]]:
+    """The rows of each group in order; groups in the order in which they first occur."""
     by_group: dict[Hashable, list[int]] = {}
     unread = []
     for row in range(len(examples.subset)):
@@ -137,11 +147,7 @@ def eval_plan(examples: Examples, batch_size: int) -> list[PlannedBatch]:
             unread.append(row)
     if unread:
         by_group.setdefault(next(iter(by_group), None), []).extend(unread)
-    return [
-        PlannedBatch(group, rows[start : start + batch_size])
-        for group, rows in by_group.items()
-        for start in range(0, len(rows), batch_size)
-    ]
+    return by_group
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,34 +180,59 @@ class _Reader:
             batch[key][place] = array
 
 
+class _Part:
+    """The examples of one group in training: an endless stream of their own."""
+
+    def __init__(self, group: Hashable, members: np.ndarray, shuffle_seed: int) -> None:
+        self.group, self.members = group, members  # members: rows of the subset
+        self._order = grain.MapDataset.range(len(members)).shuffle(seed=shuffle_seed).repeat()
+
+    def row(self, position: int, batch_size: int, repeats: int) -> int:
+        """The subset's row at a position of the stream.
+
+        An epoch of N examples takes the first N / R images of its order R times, cut off at N as DeiT's sampler does.
+        They come in bunches that are seen as a whole R times, so that the views of an image are a bunch apart.
+        """
+        length = len(self.members)
+        bunch = max(1, min(batch_size, length) // repeats)
+        epoch, place = divmod(position, length)
+        number, within = divmod(place, bunch * repeats)
+        return int(self.members[self._order[epoch * length + number * bunch + within % bunch]])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TrainBatches:
     """Training batches by step."""
 
     reader: _Reader
-    order: grain.MapDataset  # row of the subset at every position of the stream
+    parts: Sequence[_Part]
     batch_size: int
     rows: range  # of the batch, this process's
     seed: int
 
     def __call__(self, step: int) -> Batch:
-        batch = self.reader.empty(len(self.rows))
+        part, number = self._turn(step)
+        batch, repeats = self.reader.empty(len(self.rows), part.group), self.reader.examples.repeats
         for place, row in enumerate(self.rows):
+            own = part.row(number * self.batch_size + row, self.batch_size, repeats)
             position = step * self.batch_size + row
-            self.reader.read(self._row(position), generator(self.seed, EXAMPLE, position), batch, place)
+            self.reader.read(own, generator(self.seed, EXAMPLE, position), batch, place)
         return self.reader.examples.mixed(batch, generator(self.seed, MIX, step))
 
-    def _row(self, position: int) -> int:
-        """The subset's row at a position of the stream.
+    def _turn(self, step: int) -> tuple[_Part, int]:
+        """Whose turn a step is, and how many batches of that group there were before.
 
-        An epoch of N examples takes the first N / R images of its order R times, cut off at N as DeiT's sampler does.
-        They come in groups that are seen as a whole R times, so that the views of an image are a group apart.
+        Groups take turns in proportion to their examples, evenly spread: among s batches one of a share p has had s p,
+        rounded down.
         """
-        length, repeats = len(self.reader.examples.subset), self.reader.examples.repeats
-        group = max(1, min(self.batch_size, length) // repeats)
-        epoch, place = divmod(position, length)
-        number, within = divmod(place, group * repeats)
-        return self.order[epoch * length + number * group + within % group]
+        number, others = step, sum(len(part.members) for part in self.parts)
+        for part in self.parts[:-1]:
+            share = len(part.members)
+            before = number * share // others
+            if (number + 1) * share // others > before:
+                return part, before
+            number, others = number - before, others - share
+        return self.parts[-1], number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -34,14 +34,26 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(config: TrainConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, and a cosine or a line to the minimal rate at `num_steps` updates."""
+    """Linear warm-up from 0, and a cosine or a line to the minimal rate at `num_steps` updates, or steps."""
     warmup = min(round(config.warmup_epochs * steps_per_epoch), num_steps - 1)
+    if config.schedule == "steps":
+        return _warmed_up(_falling_in_steps(config, steps_per_epoch), warmup)
     if config.schedule == "linear":
-        line = optax.linear_schedule(config.learning_rate, config.min_learning_rate, num_steps)
-        return lambda step: line(step) * jnp.minimum(1.0, step / max(warmup, 1)) if warmup else line(step)
+        return _warmed_up(optax.linear_schedule(config.learning_rate, config.min_learning_rate, num_steps), warmup)
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup else config.learning_rate, config.learning_rate, warmup, num_steps, config.min_learning_rate
     )
+
+
+def _falling_in_steps(config: TrainConfig, steps_per_epoch: float) -> optax.Schedule:
+    drops = {round(epoch * steps_per_epoch): 0.1 for epoch in config.drop_epochs}
+    stairs = optax.piecewise_constant_schedule(config.learning_rate, drops)
+    return lambda step: jnp.maximum(stairs(step), config.min_learning_rate)
+
+
+def _warmed_up(schedule: optax.Schedule, warmup: int) -> optax.Schedule:
+    """A schedule of which the first `warmup` updates have a growing share."""
+    return lambda step: schedule(step) * jnp.minimum(1.0, step / warmup) if warmup else schedule(step)
 
 
 def optimizer(config: TrainConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
