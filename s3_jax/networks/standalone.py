@@ -12,8 +12,9 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -45,6 +46,13 @@ class About:
                 raise S3Error(f"about.{name} = {value!r}: expected words")
 
 
+class Input(NamedTuple):
+    """An array that a network takes."""
+
+    shape: tuple[int, ...]  # of one example
+    dtype: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Spec(ABC):
     """Everything about a network but its weights, as far as the networks of all tasks have it.
@@ -56,6 +64,7 @@ class Spec(ABC):
     TASK: ClassVar[str]  # as config.task names it
     NAMES: ClassVar[str]  # whose names weights have in a folder, for the model card
     SCORE: ClassVar[str] = "score"  # what the model card calls `about.accuracy`
+    CALL: ClassVar[str] = "images"  # what the network is called with, for the model card
 
     architecture: AnyArchitecture
     image_size: int = 224  # pixels; windows are those of this size
@@ -101,11 +110,16 @@ class Spec(ABC):
     def export_size(self) -> tuple[int, int]:
         """Height and width in pixels of the images that an export takes, where no others are asked for."""
 
+    def export_inputs(self, size: tuple[int, int]) -> tuple[Input, ...]:
+        """Shape and type of what `as_function` takes, of one example; size: height and width of images."""
+        return (Input((*size, 3), jnp.float32),)
+
     @abstractmethod
-    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[[Array], Array]:
+    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[..., Array]:
         """What an export computes: of images float32 (B, H, W, 3), normalised, the logits, float32.
 
-        size: H and W. Raises S3Error where the network takes no such images.
+        A task whose networks take more than images names that in `export_inputs`. size: H and W. Raises S3Error where
+        the network takes no such images.
         """
 
     @abstractmethod
@@ -210,6 +224,6 @@ def card(spec: Spec) -> str:
     return (
         f"# A vision transformer of s3_jax\n\n| | |\n| --- | --- |\n{table}\n\n"
         '```python\nfrom s3_jax.networks import zoo\n\nmodel = zoo.load("THIS FOLDER")\n'
-        "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std\n```\n\n"
+        f"logits = model.network({spec.CALL})  # (B, H, W, 3), normalised with model.spec.mean and .std\n```\n\n"
         f"`{WEIGHTS}` has {spec.NAMES} names and shapes; `{RECORD}` tells every block, and the preprocessing.\n"
     )
