@@ -39,6 +39,10 @@ SPACE = SearchSpace(
 )
 
 
+def smallest_of_space():
+    return smallest(SPACE)
+
+
 def make(structure, *, bert=BERT, dropped=0.5, seed=0):
     network = VqaNetwork(
         structure,

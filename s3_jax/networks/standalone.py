@@ -12,7 +12,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard
 
 import jax.numpy as jnp
 from flax import nnx
@@ -27,6 +27,9 @@ from s3_jax.networks.files import StateDict, read_state_dict, write_safetensors
 from s3_jax.networks.record import RECORD, VERSION, read_record, task_of
 from s3_jax.paths import AnyPath, printable
 from s3_jax.writing import sealed, write_whole
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WEIGHTS, CARD = "weights.safetensors", "README.md"
 
@@ -129,7 +132,8 @@ class Spec(ABC):
     def to_json(self) -> dict[str, Any]:
         """The record in `architecture.json`."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        record |= {"architecture": self.architecture.to_json(), "about": dataclasses.asdict(self.about)}
+        record |= {name: dataclasses.asdict(each) for name, each in record.items() if _is_settings(each)}
+        record |= {"architecture": self.architecture.to_json()}
         return json.loads(json.dumps({"version": VERSION, "task": self.TASK} | record))
 
     @classmethod
@@ -148,6 +152,10 @@ class Spec(ABC):
             return cls(**kept | {"architecture": architecture_from_json(found), "about": about})
         except (TypeError, ValueError) as error:
             raise S3Error(f"not the record of a stand-alone network: {error!r}") from error
+
+
+def _is_settings(value: Any) -> TypeGuard[DataclassInstance]:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def spec_of(record: Any) -> Spec:

@@ -117,9 +117,8 @@ class VqaNetwork(nnx.Module):
         read = embedded(self.words, words, self.bert.dropout, passing and passing.at(0), self.dtype)
         # Questions about one image share its tokens: they are examples of their own from here on, one after the other.
         batch, count, length, width = read.shape
-        seen, there = (jnp.repeat(each, count, axis=0) for each in (seen, there))
-        tokens = jnp.concatenate([read.reshape(batch * count, length, width), seen], axis=1)
-        counts = jnp.concatenate([(words != self.padding).reshape(batch * count, length), there], axis=1)
+        tokens = jnp.concatenate([read.reshape(-1, length, width), _for_each(seen, count)], axis=1)
+        counts = jnp.concatenate([(words != self.padding).reshape(-1, length), _for_each(there, count)], axis=1)
         settings = {"heads": self.bert.heads, "rate": self.bert.dropout, "remat": self.remat}
         x = encoded(list(self.layers), tokens, counts, passing=passing and passing.at(1), **settings)  # type: ignore[arg-type]
         hidden = jax.nn.relu(linear(self.head.fc1, x[:, 0]))
@@ -140,6 +139,11 @@ class VqaNetwork(nnx.Module):
         x = x + positions_of(sizes, (height, width), 2 * self.stride, x.shape[-1]).astype(x.dtype)
         x = layer_norm(self.visual.norm, x, epsilon=EPSILON)
         return x.reshape(batch, height * width, -1), there.reshape(batch, -1)
+
+
+def _for_each(x: Array, count: int) -> Array:
+    """(B, ...) to (B * count, ...): what an image has, for each of the questions about it."""
+    return jnp.broadcast_to(x[:, None], (x.shape[0], count, *x.shape[1:])).reshape(-1, *x.shape[1:])
 
 
 def slice_network(params: Params, space: SearchSpace, architecture: Architecture) -> Params:

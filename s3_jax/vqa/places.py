@@ -16,8 +16,13 @@ def places_of(sizes: Array, map_size: tuple[int, int], stride: int) -> Array:
 
     SOHO's own code takes the canvas's height for both axes; here each axis has its own.
     """
-    rows, columns = (jnp.arange(length) * stride < sizes[:, axis, None] for axis, length in enumerate(map_size))
+    rows, columns = (_there(sizes, axis, length, stride) for axis, length in enumerate(map_size))
     return rows[:, :, None] & columns[:, None, :]
+
+
+def _there(sizes: Array, axis: int, length: int, stride: int) -> Array:
+    """Which rows (axis 0) or columns show a pixel: (B, length)."""
+    return jnp.arange(length) * stride < sizes[:, axis, None]
 
 
 def pooled(x: Array, there: Array) -> Array:
@@ -38,7 +43,7 @@ def positions_of(sizes: Array, map_size: tuple[int, int], stride: int, width: in
     2020), the second of its column, both counted from 1 and scaled so that the image's last is 2 pi."""
     axes = []
     for axis, length in enumerate(map_size):
-        last = -(-sizes[:, axis, None] // stride)
+        last = _there(sizes, axis, length, stride).astype(jnp.float32).sum(-1, keepdims=True)
         scaled = jnp.arange(1, length + 1) / (last + _TINY) * (2 * math.pi)
         axes.append(_waves(scaled, width // 2))
     shape = (sizes.shape[0], *map_size, width // 2)
