@@ -48,6 +48,9 @@ def test_all_configs_are_there():
         "ade20k_upernet_s3_b",
         "segmentation_folder",
         "segmentation_small",
+        "vqa_s3_t",
+        "vqa_small",
+        "vqa_folder",
     }
 
 

@@ -12,6 +12,7 @@ from jax import Array
 
 from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
+from s3_jax.data.canvases import canvas_of
 from s3_jax.data.rescaling import Size
 from s3_jax.errors import S3Error
 from s3_jax.mapping import from_mapping
@@ -99,8 +100,8 @@ class VqaSpec(Spec):
 
     @property
     def export_size(self) -> Size:
-        """That of the first canvas."""
-        return self.canvases[0]
+        """That of the canvas on which a lying image of `test_scale` is seen."""
+        return canvas_of((min(self.test_scale), max(self.test_scale)), self.canvases)
 
     def export_inputs(self, size: Size) -> tuple[Input, ...]:
         """Images, their sizes on the canvas, and the tokens of a question about each."""
