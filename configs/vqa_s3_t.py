@@ -4,11 +4,11 @@
         --config.backbone.weights=S3-T.pth --config.bert.weights=hf-hub:google-bert/bert-base-uncased \
         --config.data.vocabulary_file=vocab.txt
 
-VQA holds v2_OpenEnded_mscoco_train2014_questions.json, v2_mscoco_train2014_annotations.json and train2014/*.jpg, and the
-same of val2014; vocab.txt is that of the weights. 17,300 updates of 512 questions: a TPU slice; not run by us. The paper
-reports 67.84 % on test-dev, of a network that was pre-trained on images with captions first, and trained on val2014 too.
-Where it differs from SOHO: what a cell of the map beyond the image holds is no part of pooling or of statistics; the
-warm-up begins at 0 and not at a third; norms, biases and embeddings are not decayed.
+VQA holds v2_OpenEnded_mscoco_train2014_questions.json, v2_mscoco_train2014_annotations.json and train2014/*.jpg, and
+the same of val2014; vocab.txt is that of the weights. 17,300 updates of 512 questions: a TPU slice; not run by us. The
+paper reports 67.84 % on test-dev, of a network that was pre-trained on images with captions first, and trained on
+val2014 too. Where it differs from SOHO: what a cell of the map beyond the image holds is no part of pooling or of
+statistics; the warm-up begins at 0 and not at a third; norms, biases and embeddings are not decayed.
 """
 
 import ml_collections

@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.bert.update(layers=2, width=96, heads=4, hidden=192, dropout=0.0, positions=12, tokens=12)
     config.head.update(hidden=192, dropout=0.0)
     config.train.update(
-        epochs=12.0,
+        epochs=6.0,
         batch_size=32,
         warmup_epochs=0.5,
         learning_rate=2e-3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -33,8 +34,10 @@ def pooled(x: Array, there: Array) -> Array:
     lowest = -jnp.inf
     held = jnp.where(there[..., None], x, jnp.asarray(lowest, x.dtype))
     held = jnp.pad(held, ((0, 0), *((0, length % 2) for length in x.shape[1:3]), (0, 0)), constant_values=lowest)
-    batch, height, width, channels = held.shape
-    largest = held.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    # Pairwise: the gradient of a maximum over axes looks for the entry that equals it, and XLA may have computed that
+    # entry twice, in ways that round differently; then it finds none.
+    quarters = [held[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    largest = functools.reduce(jnp.maximum, quarters)
     return jnp.where(jnp.isneginf(largest), 0, largest)
 
 
