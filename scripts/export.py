@@ -8,7 +8,8 @@
 onnx (extra onnx). Inputs are images float32 (batch, height, width, 3), normalised as architecture.json tells; the batch
 size is free. --size: their height and width, those that the network was trained on, or for a segmentation network those
 of a lying image that it is tested on, if not given. Outputs are logits: (batch, classes), or for a segmentation network
-(batch, height, width, classes), of the image's pixels.
+(batch, height, width, classes), of the image's pixels. A network for visual question answering takes the images' sizes
+on their canvas and a question's tokens as well: see docs/vqa.md.
 """
 
 from __future__ import annotations
