@@ -1,6 +1,6 @@
 """What the package needs; what it is stands in pyproject.toml.
 
-`pip install -e .`, with extras `test`, `gcs`, `onnx`, `hub`, `parity`, `wandb`, `tpu` and `cuda`.
+`pip install -e .`, with extras `test`, `gcs`, `onnx`, `hub`, `parity`, `vqa`, `wandb`, `tpu` and `cuda`.
 """
 
 from setuptools import find_packages, setup
@@ -39,6 +39,7 @@ setup(
         "test": [
             *(
                 "build",
+                "easy-vqa",
                 "faster-coco-eval",
                 "gcp-storage-emulator",
                 "gcsfs",
@@ -47,10 +48,11 @@ setup(
                 "mypy",
                 "nbclient",
             ),
-            *("onnxruntime", "psutil", "pytest", "pytest-xdist", "ruff", "twine"),
+            *("onnxruntime", "psutil", "pytest", "pytest-xdist", "ruff", "tokenizers", "twine"),
         ],
         "hub": ["huggingface_hub"],
-        "parity": ["timm==1.0.31", "torch", "torchvision"],
+        "parity": ["timm==1.0.31", "torch", "torchvision", "transformers"],
+        "vqa": ["easy-vqa", "tokenizers"],
         "wandb": ["wandb"],
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.13"],

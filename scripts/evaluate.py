@@ -1,17 +1,18 @@
-"""Measure a network: accuracy of a classifier, mIoU of a segmentation network, AP of a detector, with each class's own.
+"""Measure a network: accuracy of a classifier, mIoU of a segmentation network, AP of a detector, VQA's accuracy.
 
     python scripts/evaluate.py --model=s3_t --weights=swin_s3_tiny.safetensors --source=image_folder --path=IMAGENET
     python scripts/evaluate.py --model=runs/digits/network --source=digits --split=test
     python scripts/evaluate.py --model=runs/mine/network --path=FOLDER --split=test --scales=0.5,1,1.5 --flip
     python scripts/evaluate.py --model=runs/coco/network --path=COCO --split=val2017 --results=found.json
+    python scripts/evaluate.py --model=runs/vqa/network --path=FOLDER --split=test --results=answers.json
 
 --model, --weights, --class_names: as for predict.py; --help shows the flags of all tasks, and with --model those of its
 task. --source: digits, tfds or image_folder, with --path, or --name for TFDS. The data's classes are found among the
 network's by their names; a published model knows its own by number alone, which stand for ImageNet's in their order.
 For a segmentation network FOLDER has images/SPLIT and MASKS/SPLIT, and --class_table tells what masks mean
 (FOLDER/classes.txt if not given); --scales: the mean of its probabilities at these scales, and with --flip mirrored as
-well. For a detector FOLDER has data in COCO's form, of the categories that the network was trained on, and --results is
-a file to write what is found to.
+well. For a detector FOLDER has data in COCO's form, of the categories that the network was trained on; for a network
+that answers questions, the files of docs/vqa.md. --results: a file to write what is found, or answered, to.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ size is free. --size: their height and width, those that the network was trained
 of a lying image that it is tested on, if not given. Outputs are logits: (batch, classes), or for a segmentation network
 (batch, height, width, classes), of the image's pixels. Of a detector the image fills a canvas, the first of its own
 without --size, and the outputs are boxes (batch, K, 4), scores and labels (batch, K), -1 where nothing is, and masks of
-the boxes (batch, K, 28, 28); there is no ONNX file of one.
+the boxes (batch, K, 28, 28); there is no ONNX file of one. A network for visual question answering takes the images'
+sizes on their canvas and a question's tokens as well: see docs/vqa.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 --architecture: a JSON file such as search/best.json. --retrained: the weights of the winner's retraining instead of
 those it inherits from the supernet. The folder holds architecture.json, weights.safetensors and a model card. The run
-may be of any task whose networks can be by themselves, as classification's and segmentation's can.
+may be of any task whose networks can be by themselves, as those of this package's tasks can.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
     python scripts/predict.py --model=s3_t --weights=swin_s3_tiny.safetensors cat.jpg dog.jpg
     python scripts/predict.py --model=runs/digits/network digits/ --json
     python scripts/predict.py --model=runs/mine/network street.jpg --out=pictures
+    python scripts/predict.py --model=runs/vqa/network --question="Is there a circle?" picture.png
 
 --model is the name of a published model, whose weights --weights gives (timm's or the official file, or
 hf-hub:owner/name), or the folder of a network. --class_names: a file with a name a line, for networks that know their
@@ -10,7 +11,8 @@ classes by number alone. A folder's images are taken at any depth, without what 
 named on standard error, and the exit code is 2; the others are answered all the same. A segmentation network writes
 for each image two PNG files to --out: the classes over the image with a legend, and a mask with a palette; --json
 prints the share of each class as well. A detector writes one, the image with its objects; --json prints them as COCO's
-results have them, for images that are numbered 0, 1, 2, ... in their order. --help shows the flags of all tasks, and
+results have them, for images that are numbered 0, 1, 2, ... in their order. A network for visual question answering is
+asked --question="..." about each image and answers with its likeliest answers. --help shows the flags of all tasks, and
 with --model those of its task.
 """
 

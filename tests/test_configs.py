@@ -53,6 +53,9 @@ def test_all_configs_are_there():
         "coco_cascade_s3_b",
         "detection_folder",
         "detection_small",
+        "vqa_s3_t",
+        "vqa_small",
+        "vqa_folder",
     }
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from s3_jax.data.canvases import canvas_of
 from s3_jax.detection import augment as a
-from s3_jax.detection.canvas import canvas_of
 from s3_jax.detection.config import DetectionAugmentConfig, DetectionDataConfig
 from s3_jax.detection.masks import run_lengths
 from s3_jax.detection.objects import Objects

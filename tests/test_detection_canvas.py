@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from s3_jax.detection.canvas import canvas_of, check_canvases, on_canvas, overflow, padded_objects
+from s3_jax.data.canvases import canvas_of, check_canvases, on_canvas
+from s3_jax.detection.canvas import overflow, padded_objects
 from s3_jax.detection.config import DetectionAugmentConfig, DetectionDataConfig
 from s3_jax.errors import S3Error
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "s3_jax"
 
 # Of tasks, none of which imports another.
-ROOMS = ("classification", "segmentation", "detection")
+ROOMS = ("classification", "segmentation", "detection", "vqa")
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
     *("errors", "buckets", "paths", "writing", "limits", "mapping", "space", "cost"),
@@ -30,6 +30,7 @@ ORDER = (
         "classification",
         "segmentation",
         "detection",
+        "vqa",
         "profiling",
     ),
     *(

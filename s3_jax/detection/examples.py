@@ -11,12 +11,13 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from s3_jax.data.canvases import canvas_of, on_canvas
 from s3_jax.data.rescaling import Scale, Size, rescaled_size
 from s3_jax.data.sources import decode
 from s3_jax.data.splits import Subset
 from s3_jax.data.stream import Example, Examples
 from s3_jax.detection.augment import View, drawn_view, fitted, shown, shown_objects, whole_view
-from s3_jax.detection.canvas import canvas_of, on_canvas, padded_objects
+from s3_jax.detection.canvas import padded_objects
 from s3_jax.detection.config import DetectionAugmentConfig, DetectionDataConfig
 from s3_jax.detection.masks import CROP_SIDE
 from s3_jax.detection.objects import Objects

@@ -13,9 +13,9 @@ from jax import Array
 
 from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
+from s3_jax.data.canvases import check_canvases
 from s3_jax.data.rescaling import Size
 from s3_jax.detection import convert
-from s3_jax.detection.canvas import check_canvases
 from s3_jax.detection.cascade import CascadeMaskRCNN
 from s3_jax.detection.config import HeadConfig
 from s3_jax.detection.cost import cascade_cost

@@ -13,9 +13,9 @@ from jax import Array
 
 from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
+from s3_jax.data.canvases import check_canvases
 from s3_jax.data.splits import Splits, Subset, nothing
 from s3_jax.detection.augment import whole_view
-from s3_jax.detection.canvas import check_canvases
 from s3_jax.detection.cascade import CascadeMaskRCNN, slice_cascade
 from s3_jax.detection.config import DetectionAugmentConfig, DetectionConfig, DetectionDataConfig, HeadConfig
 from s3_jax.detection.cost import cascade_cost

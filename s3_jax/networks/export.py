@@ -1,8 +1,9 @@
 """Networks for other tools: StableHLO and ONNX, each with its weights and a free batch size.
 
 Images are float32 (B, H, W, 3), normalised, of a height and width that are chosen here, `spec.export_size` if none are;
-the answers are `spec.as_function`'s: logits (B, classes) of a classifier, (B, H, W, classes) of a segmentation network,
-boxes, scores, labels and masks of a detector.
+what else a network takes follows, as `spec.export_inputs` has it. The answers are `spec.as_function`'s: logits
+(B, classes) of a classifier, (B, H, W, classes) of a segmentation network, boxes, scores, labels and masks of a
+detector.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from __future__ import annotations
 import re
 
 import jax
-import jax.numpy as jnp
 from jax import export
 
 from s3_jax.errors import S3Error
-from s3_jax.networks.standalone import Standalone
+from s3_jax.networks.standalone import Input, Standalone
 from s3_jax.paths import AnyPath
 from s3_jax.writing import write_whole
 
@@ -40,8 +40,8 @@ def export_stablehlo(model: Standalone, path: AnyPath, size: Size | None = None)
     (batch,) = export.symbolic_shape("batch")
     size = size or model.spec.export_size
     function = model.spec.as_function(model.network, size)
-    images = jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32)
-    serialized = export.export(jax.jit(function), platforms=PLATFORMS)(images).serialize()
+    inputs = [jax.ShapeDtypeStruct((batch, *each.shape), each.dtype) for each in model.spec.export_inputs(size)]
+    serialized = export.export(jax.jit(function), platforms=PLATFORMS)(*inputs).serialize()
     write_whole(path, bytes(serialized))
 
 
@@ -59,9 +59,14 @@ def export_onnx(model: Standalone, path: AnyPath, size: Size | None = None) -> N
     size = size or model.spec.export_size
     function = model.spec.as_function(model.network, size)
     try:
-        converted = to_onnx(function, inputs=[("B", *size, 3)])
+        converted = to_onnx(function, inputs=[_named(each) for each in model.spec.export_inputs(size)])
     except (AttributeError, NotImplementedError) as error:  # it reaches into JAX, and releases of JAX move things
         raise S3Error(
             f"jax2onnx could not convert this network under JAX {jax.__version__}: {error}; under JAX 0.10 it does"
         ) from error
     write_whole(path, converted.SerializeToString())
+
+
+def _named(each: Input) -> jax.ShapeDtypeStruct:
+    """An input with a name for its batch size, as jax2onnx takes it."""
+    return jax.ShapeDtypeStruct(("B", *each.shape), each.dtype)

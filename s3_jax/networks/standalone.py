@@ -12,10 +12,10 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeGuard
 
+import jax.numpy as jnp
 from flax import nnx
-from jax import Array
 
 from s3_jax.config import room_of
 from s3_jax.cost import Cost
@@ -26,6 +26,9 @@ from s3_jax.networks.files import StateDict, read_state_dict, write_safetensors
 from s3_jax.networks.record import RECORD, VERSION, read_record, task_of
 from s3_jax.paths import AnyPath, printable
 from s3_jax.writing import sealed, write_whole
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WEIGHTS, CARD = "weights.safetensors", "README.md"
 
@@ -43,6 +46,13 @@ class About:
         for name, value in dataclasses.asdict(self).items():
             if not isinstance(value, str):
                 raise S3Error(f"about.{name} = {value!r}: expected words")
+
+
+class Input(NamedTuple):
+    """An array that a network takes."""
+
+    shape: tuple[int, ...]  # of one example
+    dtype: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +114,16 @@ class Spec(ABC):
     def export_size(self) -> tuple[int, int]:
         """Height and width in pixels of the images that an export takes, where no others are asked for."""
 
+    def export_inputs(self, size: tuple[int, int]) -> tuple[Input, ...]:
+        """Shape and type of what `as_function` takes, of one example; size: height and width of images."""
+        return (Input((*size, 3), jnp.float32),)
+
     @abstractmethod
-    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[[Array], Any]:
+    def as_function(self, network: Any, size: tuple[int, int]) -> Callable[..., Any]:
         """What an export computes: of images float32 (B, H, W, 3), normalised, the logits, float32, or several arrays.
 
-        size: H and W. Raises S3Error where the network takes no such images.
+        A task whose networks take more than images names that in `export_inputs`. size: H and W. Raises S3Error where
+        the network takes no such images.
         """
 
     @abstractmethod
@@ -118,7 +133,8 @@ class Spec(ABC):
     def to_json(self) -> dict[str, Any]:
         """The record in `architecture.json`."""
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        record |= {"architecture": self.architecture.to_json(), "about": dataclasses.asdict(self.about)}
+        record |= {name: dataclasses.asdict(each) for name, each in record.items() if _is_settings(each)}
+        record |= {"architecture": self.architecture.to_json()}
         return json.loads(json.dumps({"version": VERSION, "task": self.TASK} | record))
 
     @classmethod
@@ -137,6 +153,10 @@ class Spec(ABC):
             return cls(**kept | {"architecture": architecture_from_json(found), "about": about})
         except (TypeError, ValueError) as error:
             raise S3Error(f"not the record of a stand-alone network: {error!r}") from error
+
+
+def _is_settings(value: Any) -> TypeGuard[DataclassInstance]:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def spec_of(record: Any) -> Spec:
