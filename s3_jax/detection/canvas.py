@@ -6,8 +6,6 @@ import numpy as np
 
 from s3_jax.detection.masks import CROP_SIDE
 
-__all__ = ["NO_OBJECT", "canvas_of", "check_canvases", "on_canvas", "overflow", "padded_objects"]
-
 NO_OBJECT = -1  # the label of padding
 
 
