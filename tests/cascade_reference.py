@@ -293,13 +293,11 @@ def clip(box, size):
 
 
 def iou(one, other):
-    """Of two boxes."""
     shared, union = _shared(one, other)
     return shared / max(union, 1e-6)
 
 
 def giou(one, other):
-    """Of two boxes."""
     shared, union = _shared(one, other)
     hull = (max(one[2], other[2]) - min(one[0], other[0])) * (max(one[3], other[3]) - min(one[1], other[1]))
     return shared / union - (hull - union) / hull
@@ -328,5 +326,4 @@ def entropies(logits, targets):
 
 
 def sigmoid(x):
-    """1 / (1 + exp(-x))"""
     return 1 / (1 + np.exp(-x))

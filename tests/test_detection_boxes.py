@@ -125,6 +125,8 @@ def test_only_anchors_of_the_image_count():
         2 * 2 * 3,
         3,
     ]
+    tiled = np.asarray(proposing(anchors.places, jnp.asarray([48, 40])))  # by places of stride 4 and of 8
+    assert [int(part.sum()) for part in of_levels(tiled, anchors.sizes)[:2]] == [12 * 10 * 3, 6 * 5 * 3]
     whole = np.asarray(inside(anchors.boxes, image_hw))
     assert not (whole & ~own).any()
     boxes = np.asarray([[0, 0, 49.9, 39.9], [0, 0, 50, 39.9], [0, 0, 49.9, 40], [-0.1, 0, 9, 9], [0, -0.1, 9, 9]])

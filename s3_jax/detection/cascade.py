@@ -150,7 +150,7 @@ class CascadeMaskRCNN(nnx.Module):
         finite = jnp.isfinite(scores).all((1, 2))
         return Detections(found.boxes, found.scores, labels, masks, found.overflow, finite)
 
-    def _best(self, boxes: Array, scores: Array, valid: Array) -> nms.Detections:
+    def _best(self, boxes: Array, scores: Array, valid: Array) -> nms.Best:
         """What is left of an image's boxes (P, classes, 4) by their scores (P, classes)."""
         return nms.detections(
             boxes,

@@ -25,8 +25,8 @@ class Kept(NamedTuple):
     total: Array
 
 
-class Detections(NamedTuple):
-    """What is found in an image, best first, and zeros where not valid.
+class Best(NamedTuple):
+    """The boxes of all classes that are left of an image's, best first, and zeros where not valid.
 
     boxes (K, 4), scores (K,), labels (K,), row (K,): of the proposal, valid (K,). overflow (): how many boxes over the
     least score were not looked at, for want of room.
@@ -76,7 +76,7 @@ def detections(
     threshold: float = 0.5,
     candidates: int = 2000,
     limit: int = 100,
-) -> Detections:
+) -> Best:
     """The best boxes of all classes after suppression within each: of proposals' boxes and scores.
 
     boxes: (R, 4), or (R, C, 4) where every class has its own. scores: (R, C), of the foreground's classes. valid:
@@ -89,7 +89,7 @@ def detections(
     box = boxes[row] if boxes.ndim == 2 else boxes.reshape(-1, 4)[place]
     kept = non_maximum_suppression(box, score, jnp.isfinite(score), threshold, limit, label)
     box, score, label, row = (_where(kept.valid, values[kept.row]) for values in (box, score, label, row))
-    return Detections(box, score, label, row, kept.valid, jnp.maximum(existing.sum() - candidates, 0))
+    return Best(box, score, label, row, kept.valid, jnp.maximum(existing.sum() - candidates, 0))
 
 
 def _kept_in_order(boxes: Array, scores: Array, valid: Array, threshold: float, groups: Array) -> tuple[Array, Array]:
