@@ -7,7 +7,8 @@ strokes as mask. The test scenes show handwriting of which no other split has an
 
 Seed 0 reaches a box AP of 60.6 % and a mask AP of 62.4 % on the test scenes, AP50 87.7 and 87.7 %, in 750 updates and
 1,205 processor seconds, compilation among them (2026-11-27, on a machine that had much other work; not yet timed on a
-quiet one).
+quiet one). The control is training with the classes of digits drawn at random (--config.data.shuffled_classes=True),
+which leaves to learn where digits are and not which: a box AP of 2.7 % and a mask AP of 3.8 %.
 """
 
 import ml_collections
