@@ -4,6 +4,11 @@
 
 One to four handwritten digits on textured noise, 64 px, seen at 128 px; an object is a digit with its box and its
 strokes as mask. The test scenes show handwriting of which no other split has any. The network begins at random.
+
+Seed 0 reaches a box AP of 60.6 % and a mask AP of 62.4 % on the test scenes, AP50 87.7 and 87.7 %, in 750 updates and
+1,205 processor seconds, compilation among them (2026-11-27, on a machine that had much other work; not yet timed on a
+quiet one). The control is training with the classes of digits drawn at random (--config.data.shuffled_classes=True),
+which leaves to learn where digits are and not which: a box AP of 2.7 % and a mask AP of 3.8 %.
 """
 
 import ml_collections
@@ -43,6 +48,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.update(holdout_split="holdout", test_scale=(SIDE, SIDE), canvases=((SIDE, SIDE),), max_objects=4)
     config.augment.update(short_sides=(SIDE,), long_side=SIDE, horizontal_flip=0.0, crop_probability=0.0)
     config.augment.update(crop_short_sides=(SIDE,))
-    config.train.update(epochs=3.0, batch_size=8, warmup_epochs=0.2, learning_rate=1e-3, drop_path=0.0)
-    config.run.update(eval_batch_size=50, checkpoint_every=100, log_every=20)
+    config.train.update(epochs=2.0, batch_size=8, warmup_epochs=0.2, learning_rate=1e-3, drop_path=0.0)
+    config.run.update(eval_batch_size=20, checkpoint_every=100, log_every=20)
     return config

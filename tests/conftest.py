@@ -31,7 +31,16 @@ _LONG = [
     f"test_{name}.py"
     for name in (
         *("pipeline", "models_laws", "devices", "study_run", "notebook", "task", "report_page", "segmentation_search"),
-        *("segmentation_export", "bad_runs", "standalone", "buckets", "readme", "report_browser", "segmentation_ahead"),
+        *(
+            "detection_search",
+            "segmentation_export",
+            "bad_runs",
+            "standalone",
+            "buckets",
+            "readme",
+            "report_browser",
+            "segmentation_ahead",
+        ),
     )
 ]
 
