@@ -30,17 +30,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 _LONG = [
     f"test_{name}.py"
     for name in (
-        *("pipeline", "models_laws", "devices", "study_run", "notebook", "task", "report_page", "segmentation_search"),
-        *(
-            "detection_search",
-            "segmentation_export",
-            "bad_runs",
-            "standalone",
-            "buckets",
-            "readme",
-            "report_browser",
-            "segmentation_ahead",
-        ),
+        *("pipeline", "models_laws", "devices", "study_run", "detection_search", "notebook", "task", "report_page"),
+        *("vqa_task", "segmentation_search", "detection_cascade", "segmentation_export", "bad_runs", "standalone"),
+        *("buckets", "readme", "report_browser", "segmentation_ahead", "detection_reference", "vqa_network"),
     )
 ]
 

@@ -246,7 +246,8 @@ def test_help_shows_the_flags_of_all_tasks_or_those_of_the_models(home: Path) ->
     assert shown["source"] == (
         "Classification: digits, tfds or image_folder. (default: 'image_folder') "
         "Detection: coco or scenes. (default: 'coco') "
-        "Segmentation: mask_folder or scenes. (default: 'mask_folder')"
+        "Segmentation: mask_folder or scenes. (default: 'mask_folder') "
+        "Vqa: vqa_json or easy_vqa. (default: 'vqa_json')"
     )
     assert {"model", "weights", "class_names", "json"} < set(shown)
     of_one = help_of(home, "evaluate.py", "--model=segmenter")

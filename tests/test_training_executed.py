@@ -31,6 +31,14 @@ def test_a_product_has_rows_times_inner_times_columns():
     assert executed(jnp.matmul, shape(2, 3), shape(3, 5)) == Work(30)
 
 
+def test_a_look_up_and_its_gradient_multiply_nothing():
+    def program(table, rows, kernel):
+        return jax.grad(lambda table: (jnp.take(table, rows, axis=0) @ kernel).sum())(table)
+
+    rows = jax.ShapeDtypeStruct((3,), np.int32)
+    assert executed(program, shape(7, 4), rows, shape(4, 5)) == Work(3 * 4 * 5)
+
+
 def test_a_scan_counts_every_turn_and_a_conditional_the_branch_taken():
     def program(x, weights, active):
         def step(x, turn):

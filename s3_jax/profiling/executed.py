@@ -101,7 +101,8 @@ def _called(equation: Any) -> tuple[Jaxpr, Sequence[Value]] | None:
     for value in equation.params.values():
         if isinstance(value, ClosedJaxpr):
             return value.jaxpr, value.consts
-        if isinstance(value, Jaxpr):
+        # A scatter has one too, of the two values that it adds up: it takes others than the equation does.
+        if isinstance(value, Jaxpr) and len(value.invars) == len(equation.invars):
             return value, ()
     return None
 
