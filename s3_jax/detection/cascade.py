@@ -57,9 +57,6 @@ from s3_jax.task import Terms
 
 STAGE_WEIGHTS = (1.0, 0.5, 0.25)  # of the losses of the cascade's stages
 STAGES = len(STAGE_WEIGHTS)
-# Channels from which on a CPU convolves the small maps of RoIs sooner by products: at 32 they take 1.3 times as long as
-# XLA's own convolution, with gradients, at 64 0.8 and at 256 half of it (two AVX2 cores, 2026-11-27).
-CHANNELS_FOR_PRODUCTS = 64
 
 
 class Detections(NamedTuple):
@@ -225,17 +222,13 @@ class CascadeMaskRCNN(nnx.Module):
         """Of RoIs (B, R, 4); in training with the rows that are valid (B, R)."""
         x = self._aligned(maps, boxes, BOX_SIDE)
         norm = None if valid is None else Normalisation(valid.reshape(-1).astype(jnp.float32), self.batch_axis)
-        output = box_head(self.box_heads[stage], x, norm, by_products=self._rois_by_products)
+        output = box_head(self.box_heads[stage], x, norm, by_products=self.by_products)
         return jax.tree.map(lambda values: values.reshape(*boxes.shape[:2], *values.shape[1:]), output)
 
     def _mask_logits(self, stage: int, maps: Sequence[Array], boxes: Array, labels: Array) -> Array:
         x = self._aligned(maps, boxes, MASK_SIDE)
-        logits = mask_head(self.mask_heads[stage], x, labels.reshape(-1), by_products=self._rois_by_products)
+        logits = mask_head(self.mask_heads[stage], x, labels.reshape(-1), by_products=self.by_products)
         return logits.reshape(*boxes.shape[:2], *logits.shape[1:])
-
-    @property
-    def _rois_by_products(self) -> bool:
-        return self.by_products and self.head.channels >= CHANNELS_FOR_PRODUCTS
 
     def _aligned(self, maps: Sequence[Array], boxes: Array, side: int) -> Array:
         """Maps of RoIs (B, R, 4) of all images: (B * R, side, side, C)."""
