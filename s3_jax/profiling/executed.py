@@ -96,13 +96,13 @@ def _needed_inputs(equation: Any, used: list[bool]) -> set[Any]:
 
 def _called(equation: Any) -> tuple[Jaxpr, Sequence[Value]] | None:
     """Jaxpr and constants of what an equation calls once, as jit and custom derivatives do; None for any other."""
-    if equation.primitive.name in ("cond", "scan", "while"):
+    name = equation.primitive.name
+    if name in ("cond", "scan", "while") or name.startswith("scatter"):  # a scatter has one of the two values it joins
         return None
     for value in equation.params.values():
         if isinstance(value, ClosedJaxpr):
             return value.jaxpr, value.consts
-        # A scatter has one too, of the two values that it adds up: it takes others than the equation does.
-        if isinstance(value, Jaxpr) and len(value.invars) == len(equation.invars):
+        if isinstance(value, Jaxpr):
             return value, ()
     return None
 
