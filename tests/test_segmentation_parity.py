@@ -1,6 +1,6 @@
 """UperNet on S3-T against PyTorch: numbers of the peer's in every run, and the peer itself where there is one.
 
-    S3_JAX_PEER_PYTHON=/opt/peer/bin/python pytest tests/test_segmentation_parity.py
+    S3_JAX_PEER_PYTHON=PYTHON pytest tests/test_segmentation_parity.py
 
 is given an interpreter that has torch 2.13, and runs ../shared/bench/torch_upernet.py on equal weights and images. With
 S3_JAX_WRITE_GOLDEN=1 too, it writes the peer's numbers to golden_upernet.json anew.
