@@ -146,9 +146,10 @@ def test_images_of_weight_0_count_nowhere_and_samples_are_drawn_by_the_key(train
     for name in ("rpn_class", "rpn_box"):  # other terms pass batch normalisation
         for one, two, both in zip(first[name], last[name], terms[name], strict=True):
             assert float(one + two) == pytest.approx(float(both), rel=1e-5)
-    drawn = train(batch | {"weight": weights}, jax.random.key(1))[0]
-    assert all(drawn[name][0] != terms[name][0] for name in ("rpn_class", "box_class_1", "box_class_3"))
-    assert all(drawn[name][1] == HEAD.rpn_samples * 2 for name in ("rpn_class", "rpn_box"))
+    drawn = [train(batch | {"weight": weights}, jax.random.key(seed))[0] for seed in (1, 2, 3)]
+    for name in ("rpn_class", "box_class_1", "box_class_3"):  # of so few boxes two keys may draw the same
+        assert any(each[name][0] != terms[name][0] for each in drawn)
+    assert all(each[name][1] == HEAD.rpn_samples * 2 for each in drawn for name in ("rpn_class", "rpn_box"))
 
 
 def leaves_of(tree):
