@@ -106,6 +106,16 @@ def test_another_study_is_refused_with_what_differs_and_more_seeds_are_added(mak
         study.run(plan("1", "measured"))
 
 
+def test_a_study_of_a_version_with_fewer_settings_is_taken_up(make: Any) -> None:
+    study = make("study")
+    study.run(plan(arms="measured"))
+    record = read_json(study.workdir / "plan.json")
+    del record["settings"]["train"]["drop_epochs"]
+    write_json(study.workdir / "plan.json", record)
+    study.run(plan("2", "measured"))
+    assert read_json(study.workdir / "study.json")["seeds"] == [0, 1]
+
+
 def test_the_folder_of_a_run_is_no_folder_for_a_study(make: Any) -> None:
     study = make("study")
     write_json(study.workdir / "config.json", {"seed": 0})

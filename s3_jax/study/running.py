@@ -136,7 +136,9 @@ def _checked(record: Any) -> dict[str, Any]:
 def _check_same(there: Mapping[str, Any], plan: Plan, workdir: AnyPath) -> None:
     """More seeds may be given than there are, and what says not what is computed."""
     here = plan.to_json()
-    old, new = (dict(flat(record["settings"], "config.")) for record in (there, here))
+    defaults = dataclasses.replace(plan, config=type(plan.config)()).to_json()
+    default, old, new = (dict(flat(record["settings"], "config.")) for record in (defaults, there, here))
+    old = {name: default[name] for name in default if name not in old} | old  # a version before had fewer settings
     names = [name for name in sorted(old | new) if not f"{name.removeprefix('config.')}.".startswith(CHANGEABLE)]
     rows = [(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
     if there["arms"] != here["arms"]:
