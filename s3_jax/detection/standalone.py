@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
-import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
 from jax import Array
@@ -22,7 +21,7 @@ from s3_jax.detection.cost import cascade_cost
 from s3_jax.errors import S3Error
 from s3_jax.mapping import from_mapping
 from s3_jax.models.isotropic import IsotropicArchitecture
-from s3_jax.networks.convert import load_weights, to_state_dict
+from s3_jax.networks.convert import beside_backbone, load_weights, to_state_dict
 from s3_jax.networks.files import StateDict
 from s3_jax.networks.standalone import Spec, Standalone
 
@@ -158,23 +157,18 @@ def begin_with(network: CascadeMaskRCNN, spec: DetectionSpec, start: Standalone,
     load_weights(network.backbone, to_state_dict(start.network.backbone), resize=True, reset_head=False)
     kept_heads = _fitting(network, start.network, same_classes=spec.class_names == start.spec.class_names)
     nnx.update(network, traverse_util.unflatten_dict(kept_heads))
-    own = len(_heads(network)) - len(kept_heads)
+    own = len(beside_backbone(network)) - len(kept_heads)
     tell(f"a detector's backbone and {len(kept_heads)} tensors of its heads; {own or 'none'} of the heads are random")
 
 
 def _fitting(network: CascadeMaskRCNN, start: CascadeMaskRCNN, *, same_classes: bool) -> dict[tuple[Any, ...], Array]:
     """What of the heads of another network has its place here; layers of other classes have none."""
-    ours, theirs = _heads(network), _heads(start)
+    ours, theirs = beside_backbone(network), beside_backbone(start)
     return {
         path: leaf
         for path, leaf in theirs.items()
         if path in ours and ours[path].shape == leaf.shape and (same_classes or not _is_of_classes(path))
     }
-
-
-def _heads(network: CascadeMaskRCNN) -> dict[tuple[Any, ...], jax.Array]:
-    state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(network)))
-    return {path: leaf for path, leaf in state.items() if path[0] != "backbone"}
 
 
 def _is_of_classes(path: tuple[Any, ...]) -> bool:

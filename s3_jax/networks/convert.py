@@ -150,11 +150,31 @@ def and_more(count: int) -> str:
     return f" and {count} more" if count else ""
 
 
+def checked(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor of a state dict in float32. Raises S3Error where it has another shape, or no floating-point numbers."""
+    array = np.asarray(tensor)
+    _check_floating(name, array)
+    if array.shape != shape:
+        raise S3Error(f"tensor {name} of the state dict is {array.shape}, the network needs {shape}")
+    with np.errstate(over="ignore"):  # becomes infinite, which `check_finite` tells
+        return array.astype(np.float32, copy=False)
+
+
+def beside_backbone(network: Any) -> dict[Path, Any]:
+    """Parameters and running statistics of a network but those of its backbone, by their paths."""
+    state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(network)))
+    return {path: leaf for path, leaf in state.items() if path[0] != "backbone"}
+
+
+def _check_floating(name: str, array: np.ndarray) -> None:
+    if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
+        raise S3Error(f"tensor {name} of the state dict holds {array.dtype}, where weights are floating-point numbers")
+
+
 def _resized(name: str, tensor: np.ndarray, shape: tuple[int, ...], path: Path, resize: bool) -> np.ndarray:
     """A tensor in float32 and in the shape that PyTorch would have it in."""
     array = np.asarray(tensor)
-    if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
-        raise S3Error(f"tensor {name} of the state dict holds {array.dtype}, where weights are floating-point numbers")
+    _check_floating(name, array)
     theirs = _their_shape(path, shape)
     if resize and array.shape != theirs:
         array = _interpolated(array, shape, path)

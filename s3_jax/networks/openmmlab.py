@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
@@ -38,7 +37,10 @@ class Heads(NamedTuple):
 def to_state_dict(network: Any, heads: Heads) -> StateDict:
     """A network's weights and running statistics under OpenMMLab's names and in its shapes, float32."""
     backbone = {_official(name): tensor for name, tensor in convert.to_state_dict(network.backbone).items()}
-    own = {_name(path, heads): heads.theirs(path, np.asarray(leaf)) for path, leaf in _of_heads(network).items()}
+    own = {
+        _name(path, heads): heads.theirs(path, np.asarray(leaf))
+        for path, leaf in convert.beside_backbone(network).items()
+    }
     return backbone | own
 
 
@@ -49,24 +51,18 @@ def load_weights(network: Any, tensors: Mapping[str, np.ndarray], heads: Heads) 
     finite numbers.
     """
     kept = {name: tensor for name, tensor in tensors.items() if not convert.is_buffer(name)}
-    own = {_name(path, heads): (path, leaf.shape) for path, leaf in _of_heads(network).items()}
+    own = {_name(path, heads): (path, leaf.shape) for path, leaf in convert.beside_backbone(network).items()}
     shapes = {name: _their_shape(heads, *place) for name, place in own.items()}
     shapes |= {_official(name): shape for name, shape in convert.state_dict_shapes(network.backbone).items()}
     for names, what in ((shapes.keys() - kept.keys(), "has no"), (kept.keys() - shapes.keys(), "has a surplus")):
         if names:
             raise S3Error(f"the state dict {what} tensor {min(names)}{convert.and_more(len(names) - 1)}")
-    arrays = {name: _checked(name, np.asarray(kept[name]), shape) for name, shape in shapes.items()}
+    arrays = {name: convert.checked(name, kept[name], shape) for name, shape in shapes.items()}
     convert.check_finite(arrays)
     loaded = {path: jnp.asarray(heads.ours(path, arrays[name], shape)) for name, (path, shape) in own.items()}
     backbone = {_timm(name): array for name, array in arrays.items() if name not in own}
     convert.load_weights(network.backbone, backbone, resize=False, reset_head=False)
     nnx.update(network, traverse_util.unflatten_dict(loaded))
-
-
-def _of_heads(network: Any) -> dict[Path, Any]:
-    """Parameters and statistics of the heads by their paths."""
-    state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(network)))
-    return {path: leaf for path, leaf in state.items() if path[0] != "backbone"}
 
 
 def _their_shape(heads: Heads, path: Path, shape: Shape) -> Shape:
@@ -93,13 +89,3 @@ def _timm(name: str) -> str:
 
 def _moved(by: int) -> Any:
     return lambda match: f"layers.{int(match[1]) + by}.downsample"
-
-
-def _checked(name: str, array: np.ndarray, shape: Shape) -> np.ndarray:
-    """A tensor of a state dict in float32. Raises S3Error where it has another shape, or no floating-point numbers."""
-    if not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
-        raise S3Error(f"tensor {name} of the state dict holds {array.dtype}, where weights are floating-point numbers")
-    if array.shape != shape:
-        raise S3Error(f"tensor {name} of the state dict is {array.shape}, the network needs {shape}")
-    with np.errstate(over="ignore"):  # becomes infinite, which `check_finite` tells
-        return array.astype(np.float32, copy=False)

@@ -47,7 +47,9 @@ _LAYER = re.compile(r"^bert\.encoder\.layer\.(\d+)\.")
 def to_state_dict(network: VqaNetwork) -> StateDict:
     """A network's weights and running statistics, in PyTorch's shapes, float32."""
     backbone = {f"backbone.{name}": tensor for name, tensor in convert.to_state_dict(network.backbone).items()}
-    own = _split({".".join(map(str, path)): np.asarray(leaf) for path, leaf in _own(network).items()})
+    own = _split(
+        {".".join(map(str, path)): np.asarray(leaf) for path, leaf in convert.beside_backbone(network).items()}
+    )
     return backbone | {_official(name): _theirs(name, array) for name, array in own.items()}
 
 
@@ -59,7 +61,7 @@ def load_weights(network: VqaNetwork, tensors: Mapping[str, np.ndarray]) -> None
     """
     prefix = "backbone."
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
-    loaded = _loaded(_own(network), own)
+    loaded = _loaded(convert.beside_backbone(network), own)
     backbone = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
     convert.load_weights(network.backbone, backbone, resize=False, reset_head=False)
     nnx.update(network, loaded)
@@ -77,7 +79,7 @@ def load_bert(network: VqaNetwork, tensors: Mapping[str, np.ndarray]) -> int:
     layers = 1 + max((int(found[1]) for found in map(_LAYER.match, kept) if found), default=-1)
     _check_vocabulary(kept, network.words.words.shape)
     surplus = {name for name in kept if (found := _LAYER.match(name)) and int(found[1]) >= len(network.layers)}
-    wanted = {path: leaf for path, leaf in _own(network).items() if path[0] in _BERT}
+    wanted = {path: leaf for path, leaf in convert.beside_backbone(network).items() if path[0] in _BERT}
     nnx.update(network, _loaded(wanted, {name: each for name, each in kept.items() if name not in surplus}))
     return layers
 
@@ -101,12 +103,6 @@ def _prefixed(name: str) -> str:
     return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
-def _own(network: VqaNetwork) -> dict[Path, Any]:
-    """Parameters and statistics of all but the backbone by their paths."""
-    state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(network)))
-    return {path: leaf for path, leaf in state.items() if path[0] != "backbone"}
-
-
 def _split(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """With queries, keys and values apart, as BERT has them."""
     found: dict[str, np.ndarray] = {}
@@ -128,7 +124,9 @@ def _loaded(wanted: Mapping[Path, Any], tensors: Mapping[str, np.ndarray]) -> An
     for missing, what in ((names.keys() - tensors.keys(), "has no"), (tensors.keys() - names.keys(), "has a surplus")):
         if missing:
             raise S3Error(f"the state dict {what} tensor {min(missing)}{convert.and_more(len(missing) - 1)}")
-    checked = {each: _checked(each, tensors[each], _theirs(name, shapes[name]).shape) for each, name in names.items()}
+    checked = {
+        each: convert.checked(each, tensors[each], _theirs(name, shapes[name]).shape) for each, name in names.items()
+    }
     convert.check_finite(checked)
     ours = {name: _theirs(name, checked[each]) for each, name in names.items()}
     leaves = {path: _joined(".".join(map(str, path)), ours.__getitem__) for path in wanted}
@@ -151,14 +149,3 @@ def _official(name: str) -> str:
 def _theirs(name: str, array: np.ndarray) -> np.ndarray:
     """A kernel (C, O) as PyTorch has it, (O, C), or the reverse."""
     return array.T if name.endswith(".kernel") else array
-
-
-def _checked(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor in float32. Raises S3Error where it has another shape, or holds no floating-point numbers."""
-    array = np.asarray(tensor)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise S3Error(f"tensor {name} of the state dict holds {array.dtype}, where weights are floating-point numbers")
-    if array.shape != shape:
-        raise S3Error(f"tensor {name} of the state dict is {array.shape}, the network needs {shape}")
-    with np.errstate(over="ignore"):  # becomes infinite, which `check_finite` tells
-        return array.astype(np.float32, copy=False)
