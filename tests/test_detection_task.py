@@ -114,7 +114,7 @@ def test_a_specification_is_kept_by_json_and_refuses_what_is_none(tmp_path):
         with pytest.raises(S3Error, match=message):
             spec(**changes)
     for broken, message in (
-        ({"head": 3}, "it has no settings of heads"),
+        ({"head": 3}, "head = 3: expected its settings by their names"),
         ({"head": {"channel": 3}}, "head has no field 'channel'"),
     ):
         with pytest.raises(S3Error, match=message):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx, traverse_util
@@ -19,7 +19,6 @@ from s3_jax.detection.cascade import CascadeMaskRCNN
 from s3_jax.detection.config import HeadConfig
 from s3_jax.detection.cost import cascade_cost
 from s3_jax.errors import S3Error
-from s3_jax.mapping import from_mapping
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.networks.convert import beside_backbone, load_weights, to_state_dict
 from s3_jax.networks.files import StateDict
@@ -62,18 +61,6 @@ class DetectionSpec(Spec):
         if not self.canvases or not all(len(size) == 2 and all(map(_is_side, size)) for size in sizes):
             raise S3Error("test_scale and canvases: expected pairs of whole numbers above 0, and one canvas at least")
         check_canvases(self.canvases, (self.test_scale,), self.patch_size * 2 ** (len(self.architecture.stages) - 1))
-
-    def to_json(self) -> dict[str, Any]:
-        """The record in `architecture.json`."""
-        plain = dataclasses.replace(self, head=dataclasses.asdict(self.head))  # type: ignore[arg-type]
-        return super(DetectionSpec, plain).to_json()
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The value of a record that `to_json` made. Raises S3Error where the record is not one."""
-        if not isinstance(record.get("head"), Mapping):
-            raise S3Error("not the record of a stand-alone detector of this version: it has no settings of heads")
-        return super().from_json({**record, "head": from_mapping(HeadConfig, record["head"], "head")})
 
     @property
     def cost(self) -> Cost:

@@ -20,6 +20,7 @@ from flax import nnx
 from s3_jax.config import room_of
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
+from s3_jax.mapping import from_mapping
 from s3_jax.models.families import AnyArchitecture, architecture_from_json, family_of
 from s3_jax.networks.convert import check_finite
 from s3_jax.networks.files import StateDict, read_state_dict, write_safetensors
@@ -79,6 +80,7 @@ class Spec(ABC):
     about: About = About()
 
     def __post_init__(self) -> None:
+        self._make_settings()
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -91,6 +93,16 @@ class Spec(ABC):
             if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
                 positive = "positive numbers" if name == "std" else "numbers"
                 raise S3Error(f"{name} = {values!r}: expected three {positive}, of red, green and blue")
+
+    def _make_settings(self) -> None:
+        """Blocks of settings that are mappings, as those of a record are, become values of their classes."""
+        for field in dataclasses.fields(self):
+            kind, value = field.default_factory, getattr(self, field.name)
+            if not dataclasses.is_dataclass(kind) or isinstance(value, kind):
+                continue
+            if not isinstance(value, Mapping):
+                raise S3Error(f"{field.name} = {value!r}: expected its settings by their names")
+            object.__setattr__(self, field.name, from_mapping(kind, value, field.name))
 
     @property
     @abstractmethod

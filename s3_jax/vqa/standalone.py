@@ -15,7 +15,6 @@ from s3_jax.cost import Cost
 from s3_jax.data.canvases import canvas_of
 from s3_jax.data.rescaling import Size
 from s3_jax.errors import S3Error
-from s3_jax.mapping import from_mapping
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.networks.convert import load_weights, to_state_dict
 from s3_jax.networks.files import StateDict
@@ -46,9 +45,6 @@ class VqaSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, kind in (("bert", BertConfig), ("head", AnswerHeadConfig)):
-            value = getattr(self, name)
-            object.__setattr__(self, name, value if isinstance(value, kind) else from_mapping(kind, value, name))
         object.__setattr__(self, "canvases", tuple(tuple(canvas) for canvas in self.canvases))
         if isinstance(self.architecture, IsotropicArchitecture):
             raise S3Error("a plain transformer has no maps of several sizes, the last of which is pooled here")
