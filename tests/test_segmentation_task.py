@@ -13,7 +13,7 @@ from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 from s3_jax.config import config_of, default_config
-from s3_jax.data.splits import Subset
+from s3_jax.data.splits import Subset, hold_out
 from s3_jax.data.stream import eval_batches, eval_plan, train_batches
 from s3_jax.errors import S3Error
 from s3_jax.finetune import transfer
@@ -24,7 +24,6 @@ from s3_jax.networks.standalone import About, Standalone
 from s3_jax.segmentation import inference
 from s3_jax.segmentation.class_table import IGNORED
 from s3_jax.segmentation.config import SegmentationAugmentConfig, SegmentationDataConfig
-from s3_jax.segmentation.dataset import hold_out
 from s3_jax.segmentation.examples import Canvas, MaskedImages
 from s3_jax.segmentation.metrics import counts_of, metrics_of_counts, summed
 from s3_jax.segmentation.resizing import resize_matrix
@@ -251,7 +250,7 @@ def test_an_image_that_is_held_out_under_another_name_is_not_trained_on():
     """Ten names of five images: of two names that are held out, both names of each image are gone from training."""
     whole = subset_of(*[random_map(8, 8)] * 10)
     whole.source.identities_are = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
-    train, held = hold_out(whole, SegmentationDataConfig(holdout_fraction=0.2), 0)
+    train, held = hold_out(whole, 0.2, 0)
     assert len(held) == 2
     assert not train.shared_with(held)
     assert len(train) == 10 - 2 * len(np.unique(whole.source.identities[held.indices]))

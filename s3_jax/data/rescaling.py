@@ -1,6 +1,8 @@
-"""The sizes that images are resized to where their shape is kept, and how their pixels are."""
+"""Sizes that images are resized to where their shape is kept, their pixels then, and what networks see of them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -20,3 +22,9 @@ def rescaled_size(height: int, width: int, scale: Scale) -> Size:
 def resized_to(image: np.ndarray, size: Size) -> np.ndarray:
     """An image, uint8 (H, W, 3), at another size, bilinear and, as in OpenMMLab's code, without antialiasing."""
     return image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def normalized(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """(x / 255 - mean) / std of uint8 (H, W, 3), float32; mean and std of red, green and blue in [0, 1]."""
+    factor, shift = np.float32(1 / (255 * np.asarray(std))), np.float32(np.asarray(mean) / np.asarray(std))
+    return image * factor - shift

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from absl import logging
 
+from s3_jax.data.randomness import HOLDOUT, generator
 from s3_jax.data.sources import MemoryImages
 from s3_jax.errors import S3Error
 
@@ -87,6 +88,20 @@ def check_apart(train: Subset, other: Subset | None, field: str) -> None:
             f"data.{field} = {other.split!r} and data.train_split = {train.split!r} share {shared:,} images: what is "
             "measured on them would be learned by heart; choose splits, or slices of a split, that are apart"
         )
+
+
+def hold_out(whole: Subset, fraction: float, seed: int) -> tuple[Subset, Subset]:
+    """The split without a random share of its images, and that share; each has one image at least. Raises S3Error."""
+    count = round(fraction * len(whole))
+    if not 0 < count < len(whole):
+        raise S3Error(
+            f"data.holdout_fraction = {fraction} of {len(whole):,} training images holds out {count:,}: "
+            "training needs some and so does the holdout; choose another fraction, or set data.holdout_split"
+        )
+    order = generator(seed, HOLDOUT).permutation(len(whole))
+    held, kept = (np.sort(whole.indices[rows]) for rows in (order[:count], order[count:]))
+    holdout = dataclasses.replace(whole, indices=held)
+    return without(dataclasses.replace(whole, indices=kept), holdout), holdout
 
 
 def without(train: Subset, held: Subset) -> Subset:

@@ -9,8 +9,7 @@ import numpy as np
 from absl import logging
 
 from s3_jax.data.digit_scenes import MOST_DIGITS
-from s3_jax.data.randomness import HOLDOUT, generator
-from s3_jax.data.splits import Splits, Subset, check_apart, without
+from s3_jax.data.splits import Splits, Subset, check_apart, hold_out
 from s3_jax.detection.canvas import overflow
 from s3_jax.detection.coco import CocoImages, open_coco
 from s3_jax.detection.config import DetectionDataConfig
@@ -49,7 +48,10 @@ def open_data(config: DetectionDataConfig, seed: int) -> ObjectData:
     whole = subsets[config.train_split]
     for field in ("test_split", "holdout_split"):
         check_apart(whole, subsets.get(getattr(config, field)), field)
-    train, holdout = (whole, subsets[config.holdout_split]) if config.holdout_split else hold_out(whole, config, seed)
+    if config.holdout_split:
+        train, holdout = whole, subsets[config.holdout_split]
+    else:
+        train, holdout = hold_out(whole, config.holdout_fraction, seed)
     splits = Splits(with_objects(train), with_objects(whole), holdout, subsets[config.test_split])
     _tell(config, whole, splits)
     return ObjectData(config.source, opened.name, opened.categories, splits)
@@ -72,20 +74,6 @@ def with_objects(subset: Subset) -> Subset:
             "on: give another split, or annotations"
         )
     return dataclasses.replace(subset, indices=kept)
-
-
-def hold_out(whole: Subset, config: DetectionDataConfig, seed: int) -> tuple[Subset, Subset]:
-    """The split without a random share of its images, and that share; each has one image at least."""
-    count = round(config.holdout_fraction * len(whole))
-    if not 0 < count < len(whole):
-        raise S3Error(
-            f"data.holdout_fraction = {config.holdout_fraction} of {len(whole):,} training images holds out {count:,}: "
-            "training needs some and so does the holdout; choose another fraction, or set data.holdout_split"
-        )
-    order = generator(seed, HOLDOUT).permutation(len(whole))
-    held, kept = (np.sort(whole.indices[rows]) for rows in (order[:count], order[count:]))
-    holdout = dataclasses.replace(whole, indices=held)
-    return without(dataclasses.replace(whole, indices=kept), holdout), holdout
 
 
 def _open_source(config: DetectionDataConfig, names: tuple[str, ...]) -> OpenedObjects:

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from s3_jax.data.canvases import canvas_of, on_canvas
-from s3_jax.data.rescaling import Scale, Size, rescaled_size
+from s3_jax.data.rescaling import Scale, Size, normalized, rescaled_size
 from s3_jax.data.sources import decode
 from s3_jax.data.splits import Subset
 from s3_jax.data.stream import Example, Examples
@@ -37,8 +37,6 @@ class ObjectsOnCanvases(Examples):
     ) -> None:
         self.subset, self.data, self.augment = subset, data, augment
         self.scale = largest_scale(augment) if augment else data.test_scale
-        self.factor = np.float32(1 / (255 * np.asarray(data.std)))
-        self.shift = np.float32(np.asarray(data.mean) / np.asarray(data.std))
 
     def group(self, row: int) -> Size:
         """The canvas of an image. Raises S3Error where none holds it."""
@@ -72,12 +70,8 @@ class ObjectsOnCanvases(Examples):
         return {name: padded[name] for name in ("boxes", "labels", "masks")}
 
     def _on_canvas(self, pixels: np.ndarray, view: View, canvas: Size) -> Example:
-        image = on_canvas(self.normalized(shown(pixels, view)), canvas)
+        image = on_canvas(normalized(shown(pixels, view), self.data.mean, self.data.std), canvas)
         return {"image": image, "size": np.array(view.size, np.int32)}
-
-    def normalized(self, pixels: np.ndarray) -> np.ndarray:
-        """(x / 255 - mean) / std of uint8 (H, W, 3), float32."""
-        return pixels * self.factor - self.shift
 
 
 def largest_scale(augment: DetectionAugmentConfig) -> Scale:

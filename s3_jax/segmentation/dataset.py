@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from s3_jax.data.randomness import HOLDOUT, generator
-from s3_jax.data.splits import Splits, Subset, check_apart, without
+from s3_jax.data.splits import Splits, Subset, check_apart, hold_out
 from s3_jax.errors import S3Error
 from s3_jax.paths import expanded
 from s3_jax.segmentation.class_table import ClassTable, OpenedMasks, read_class_table
@@ -45,7 +44,10 @@ def open_data(config: SegmentationDataConfig, seed: int) -> MaskData:
     whole = subsets[config.train_split]
     for field in ("test_split", "holdout_split"):
         check_apart(whole, subsets.get(getattr(config, field)), field)
-    train, holdout = (whole, subsets[config.holdout_split]) if config.holdout_split else hold_out(whole, config, seed)
+    if config.holdout_split:
+        train, holdout = whole, subsets[config.holdout_split]
+    else:
+        train, holdout = hold_out(whole, config.holdout_fraction, seed)
     return MaskData(config.source, opened.name, opened.table, Splits(train, whole, holdout, subsets[config.test_split]))
 
 
@@ -78,17 +80,3 @@ def _open_source(config: SegmentationDataConfig, names: tuple[str, ...]) -> Open
         zero_is_ignored=config.zero_is_ignored,
         ignored_value=config.ignored_value,
     )
-
-
-def hold_out(whole: Subset, config: SegmentationDataConfig, seed: int) -> tuple[Subset, Subset]:
-    """The split without a random share of its images, and that share; each has one image at least."""
-    count = round(config.holdout_fraction * len(whole))
-    if not 0 < count < len(whole):
-        raise S3Error(
-            f"data.holdout_fraction = {config.holdout_fraction} of {len(whole):,} training images holds out {count:,}: "
-            "training needs some and so does the holdout; choose another fraction, or set data.holdout_split"
-        )
-    order = generator(seed, HOLDOUT).permutation(len(whole))
-    held, kept = (np.sort(whole.indices[rows]) for rows in (order[:count], order[count:]))
-    holdout = dataclasses.replace(whole, indices=held)
-    return without(dataclasses.replace(whole, indices=kept), holdout), holdout

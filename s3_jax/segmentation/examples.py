@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from s3_jax.data.rescaling import normalized
 from s3_jax.data.sources import decode
 from s3_jax.data.splits import Subset
 from s3_jax.data.stream import Example, Examples
@@ -44,8 +45,6 @@ class MaskedImages(Examples):
         augment: SegmentationAugmentConfig | None = None,
     ) -> None:
         self.subset, self.data, self.crop, self.stride, self.augment = subset, data, crop, stride, augment
-        self.factor = np.float32(1 / (255 * np.asarray(data.std)))
-        self.shift = np.float32(np.asarray(data.mean) / np.asarray(data.std))
         self._canvases: dict[int, Canvas] = {}
 
     def group(self, row: int) -> Canvas | None:
@@ -84,19 +83,15 @@ class MaskedImages(Examples):
             _back(old, seen, self.stride, new)
             for old, seen, new in zip(classes.shape, canvas.image, canvas.classes, strict=True)
         )
-        image = self.normalized(resized_to(pixels, canvas.image))
+        image = normalized(resized_to(pixels, canvas.image), self.data.mean, self.data.std)
         return {"image": image, "label": label, "rows": rows, "columns": columns}
 
     def _crop_of(self, pixels: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> Example:
         assert self.augment is not None
         crop, label, (height, width) = augmented(pixels, classes, rng, self.augment)
         image = np.zeros(crop.shape, np.float32)  # padding is zero after normalisation
-        image[:height, :width] = self.normalized(crop[:height, :width])
+        image[:height, :width] = normalized(crop[:height, :width], self.data.mean, self.data.std)
         return {"image": image, "label": label, "weight": np.asarray((label != IGNORED).any(), np.float32)}
-
-    def normalized(self, pixels: np.ndarray) -> np.ndarray:
-        """(x / 255 - mean) / std of uint8 (H, W, 3), float32."""
-        return pixels * self.factor - self.shift
 
 
 @functools.lru_cache(maxsize=256)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from s3_jax.data.canvases import canvas_of, on_canvas
-from s3_jax.data.rescaling import Scale, Size, rescaled_size, resized_to
+from s3_jax.data.rescaling import Scale, Size, normalized, rescaled_size, resized_to
 from s3_jax.data.sources import decode
 from s3_jax.data.splits import Subset
 from s3_jax.data.stream import Example, Examples
@@ -37,8 +37,6 @@ class AskedExamples(Examples):
         self.subset, self.data, self.words, self.augment = subset, data, words, augment
         self.places = {answer: number for number, answer in enumerate(answers)}
         self.scale: Scale = (augment.long_side, augment.short_sides[1]) if augment else data.test_scale
-        self.factor = np.float32(1 / (255 * np.asarray(data.std)))
-        self.shift = np.float32(np.asarray(data.mean) / np.asarray(data.std))
 
     def group(self, row: int) -> Size:
         """The canvas of an image: that on which the largest view of it fits. Raises BadImage, and S3Error for none."""
@@ -57,7 +55,8 @@ class AskedExamples(Examples):
         image, questions = self.subset.source[int(self.subset.indices[row])]
         pixels = np.asarray(decode(image))
         height, width = rescaled_size(pixels.shape[0], pixels.shape[1], self._scale(rng))
-        shown = on_canvas(self.normalized(resized_to(pixels, (height, width))), self.group(row))
+        seen = normalized(resized_to(pixels, (height, width)), self.data.mean, self.data.std)
+        shown = on_canvas(seen, self.group(row))
         return {"image": shown, "size": np.array((height, width), np.int32)} | self._asked(questions)
 
     def _scale(self, rng: np.random.Generator | None) -> Scale:
@@ -74,7 +73,3 @@ class AskedExamples(Examples):
             words[place], asked[place] = self.words(question.text), 1.0
             scores[place] = soft_scores(question.answers, self.places)
         return {"words": words, "asked": asked} | ({} if self.augment is None else {"scores": scores})
-
-    def normalized(self, pixels: np.ndarray) -> np.ndarray:
-        """(x / 255 - mean) / std of uint8 (H, W, 3), float32."""
-        return pixels * self.factor - self.shift
