@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from s3_jax.segmentation.layers import ConvolutionNorm, Passing, channel_dropout, convolved, convolved_together
+from s3_jax.models.convolution import ConvolutionNorm
+from s3_jax.segmentation.layers import Passing, channel_dropout, convolved, convolved_together
 
 BATCH, WEIGHT = 8, np.float32([1, 1, 1, 0, 0, 0, 1, 1])  # of the devices' two each: two, one, none, two count
 AXIS = "data"

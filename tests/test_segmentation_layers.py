@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from s3_jax.models.convolution import ConvolutionNorm
 from s3_jax.segmentation.layers import (
-    ConvolutionNorm,
     Passing,
     channel_dropout,
     convolved,

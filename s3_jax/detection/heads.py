@@ -17,8 +17,8 @@ from jax import Array
 
 from s3_jax.detection.anchors import RATIOS, STRIDES
 from s3_jax.detection.config import HeadConfig
-from s3_jax.models.batch_norm import BatchNorm, batch_norm
-from s3_jax.models.convolution import convolution
+from s3_jax.models.batch_norm import batch_norm
+from s3_jax.models.convolution import ConvolutionNorm, convolution
 from s3_jax.models.layers import Linear, product
 
 CONVOLUTIONS = 4  # of a box head and of a mask head
@@ -67,19 +67,13 @@ class Rpn(nnx.Module):
         self.deltas = Linear((head.channels, len(RATIOS) * 4), std=head.rpn_std, rngs=rngs)
 
 
-class ConvolutionNorm(nnx.Module):
-    """Weights of a convolution without bias and of the batch normalisation behind it."""
-
-    def __init__(self, channels: int, rngs: nnx.Rngs) -> None:
-        self.convolution = _convolution(channels, channels, 3, _of_outputs(channels, 3), rngs, bias=False)
-        self.norm = BatchNorm(channels)
-
-
 class BoxHead(nnx.Module):
     """Weights of one stage of the cascade: convolutions, a fully connected layer, a classifier and a regressor."""
 
     def __init__(self, head: HeadConfig, num_classes: int, rngs: nnx.Rngs) -> None:
-        self.convolutions = nnx.List([ConvolutionNorm(head.channels, rngs) for _ in range(CONVOLUTIONS)])
+        self.convolutions = nnx.List(
+            [ConvolutionNorm(head.channels, head.channels, side=3, rngs=rngs) for _ in range(CONVOLUTIONS)]
+        )
         inputs, width = BOX_SIDE**2 * head.channels, head.fc_channels
         shape = (BOX_SIDE, BOX_SIDE, head.channels, width)
         self.fc = Linear(shape, inputs=3, std=math.sqrt(2 / (inputs + width)), rngs=rngs)
@@ -148,10 +142,8 @@ def _of_level(weights: Rpn, x: Array, by_products: bool) -> RpnOutput:
     return RpnOutput(objectness.reshape(x.shape[0], -1), deltas.reshape(x.shape[0], -1, 4))
 
 
-def _convolution(
-    inputs: int, outputs: int, side: int, deviation: float, rngs: nnx.Rngs, *, bias: bool = True
-) -> Linear:
-    return Linear((side, side, inputs, outputs), inputs=3, bias=bias, std=deviation, rngs=rngs)
+def _convolution(inputs: int, outputs: int, side: int, deviation: float, rngs: nnx.Rngs) -> Linear:
+    return Linear((side, side, inputs, outputs), inputs=3, std=deviation, rngs=rngs)
 
 
 def _xavier(inputs: int, outputs: int, side: int) -> float:

@@ -1,12 +1,26 @@
-"""Convolution of maps, in the form that the device at hand does quickly."""
+"""Convolution of maps, in the form that the device at hand does quickly, and the weights of one before a norm."""
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 
-from s3_jax.models.layers import product
+from s3_jax.models.batch_norm import BatchNorm
+from s3_jax.models.layers import Linear, product
+
+
+class ConvolutionNorm(nnx.Module):
+    """Weights of a convolution (side, side, inputs, outputs) without bias, and of the normalisation behind it."""
+
+    def __init__(self, inputs: int, outputs: int, *, side: int, rngs: nnx.Rngs) -> None:
+        # Normal with a deviation by the outputs (He et al., 2015), as mmcv's ConvModule begins.
+        deviation = math.sqrt(2 / (outputs * side * side))
+        self.convolution = Linear((side, side, inputs, outputs), inputs=3, bias=False, std=deviation, rngs=rngs)
+        self.norm = BatchNorm(outputs)
 
 
 def convolution(kernel: Array, x: Array, *, by_products: bool) -> Array:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
 from s3_jax.models.batch_norm import BatchNorm, batch_norm
-from s3_jax.models.convolution import convolution
-from s3_jax.models.layers import Linear
+from s3_jax.models.convolution import ConvolutionNorm, convolution
 from s3_jax.segmentation.resizing import Size, enlarged_convolution
 
 
@@ -28,16 +25,6 @@ class Passing:
     weight: Array | None = None
     key: Array | None = None
     batch_axis: str | None = None
-
-
-class ConvolutionNorm(nnx.Module):
-    """Weights of a convolution (side, side, inputs, outputs) without bias, and of the normalisation behind it."""
-
-    def __init__(self, inputs: int, outputs: int, *, side: int, rngs: nnx.Rngs) -> None:
-        # Normal with a deviation by the outputs (He et al., 2015), as mmcv's ConvModule begins.
-        deviation = math.sqrt(2 / (outputs * side * side))
-        self.convolution = Linear((side, side, inputs, outputs), inputs=3, bias=False, std=deviation, rngs=rngs)
-        self.norm = BatchNorm(outputs)
 
 
 def convolved(layer: ConvolutionNorm, x: Array, passing: Passing) -> Array:
