@@ -1,10 +1,12 @@
 """Time the programs of a configuration on this machine; every figure is a median of repeated runs.
 
     python scripts/benchmark.py --what=sandwich --config=configs/imagenet_s3.py --batch=2 --config.model.dtype=float32
+    python scripts/benchmark.py --what=training --config=configs/detection_small.py --batch=8
 
-what: sandwich (an update), gradient, forward (a random subnet), inference (the largest network alone, or the one of
---architecture), input (images from their files to batches), work (no time: the multiply-adds that so many updates
-execute, over what their subnets need). --json prints one line with the figures, the settings and the versions.
+what: sandwich (an update of a supernet), training (an update of the network of config.backbone, on its own data),
+gradient, forward (a random subnet), inference (the largest network alone, or the one of --architecture), input (images
+from their files to batches), work (no time: the multiply-adds that so many updates execute, over what their subnets
+need). --json prints one line with the figures, the settings and the versions.
 """
 
 from __future__ import annotations
@@ -18,8 +20,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from s3_jax.classification.task import of_classes
-from s3_jax.config import config_of
+from s3_jax.config import config_of, room_of
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
 from s3_jax.profiling.benchmark import WHAT, Bench, figures_of
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     try:
         chosen = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
         config = config_of(settings)
-        task = of_classes(config.model, tuple(map(str, range(_CLASSES.value))))
+        task = room_of(config.task).without_images(config, tuple(map(str, range(_CLASSES.value))))
         bench = Bench(config, task, _BATCH.value, _REPEATS.value, chosen)
         figures = figures_of(bench, _WHAT.value)
     except S3Error as error:

@@ -30,5 +30,5 @@ make_environment() {
     [ -x "$1/bin/python" ] || "$2" -m venv "$1"
     # shellcheck disable=SC1091
     source "$1/bin/activate"
-    python -m pip install --quiet --disable-pip-version-check --editable "$3"
+    python -m pip install --quiet --disable-pip-version-check --no-compile --editable "$3" # compiled as it is imported
 }

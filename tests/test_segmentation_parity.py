@@ -33,7 +33,7 @@ PYTHON = os.environ.get("S3_JAX_PEER_PYTHON", sys.executable)
 TIMEOUT = 600  # seconds
 CLASSES, STAGES = 8, 4
 # (images, height, width); where there are several images, they are trained on as well.
-CASES = {"golden": (2, 58, 75), "ragged": (2, 200, 333), "square": (1, 512, 512)}
+CASES = {"golden": (2, 58, 75), "ragged": (2, 200, 333), "square": (1, 512, 512), "lying": (1, 800, 1344)}
 PLACES = ((0, 17, 59), (0, 40, 75))  # rows and columns of the golden logits, which are those of 60 x 76 pixels
 KEPT = 4  # channels of the golden statistics
 

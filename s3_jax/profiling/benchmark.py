@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from s3_jax.config import Config
 from s3_jax.data.splits import nothing
 from s3_jax.data.stream import train_batches
 from s3_jax.errors import S3Error
+from s3_jax.finetune import start_without_weights, target_architecture
 from s3_jax.models.families import Structure
 from s3_jax.models.subnet import SubnetMask, subnet_mask
 from s3_jax.profiling.executed import executed
@@ -29,6 +30,8 @@ from s3_jax.training.steps import Batch
 
 NUM_SUBNETS = 8  # random ones that a measurement goes through, the same in every call
 STEPS_PER_EPOCH = 1000  # of the learning rate's schedule, which costs the same whatever it is
+
+PRODUCT_SIDE = 2048  # of the matrices whose product tells how many multiply-adds a second are possible
 
 # Dense bfloat16 operations per second of one chip, as their makers state them; by the beginning of JAX's device_kind.
 PEAKS = {
@@ -74,6 +77,33 @@ class Bench:
         fixed, random = (map(self._macs, subnets) for subnets in (fixed_subnets(self.space), self.subnets))
         macs = 3 * self.batch * (sum(fixed) + 2 * statistics.mean(random))
         return self._with_peak("step_s", self._median_of(step), macs)
+
+    def training(self) -> Figures:
+        """Seconds of an update of the network of `config.backbone` on a batch of its data, and what it executes.
+
+        The share of products is of the time that as many multiply-adds take in one large product of matrices here.
+        """
+        config, task = self.config, open_task(self.config)
+        architecture = target_architecture(start_without_weights(config.backbone), config)
+        length = Length(10 * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
+        training = training_of(task, architecture, config.train, length, make_mesh(1))
+        state = training.begin(jax.jit(partial(random_variables, task, architecture))(self.key))
+        batches = self._train_batches(task)
+        batch = jax.device_put(next(batches))
+        batches.close()
+        work = executed(
+            training.update, *jax.eval_shape(lambda: (state, batch)), None, jax.eval_shape(lambda: self.key)
+        )
+
+        def step() -> dict[str, jax.Array]:
+            """One more update on the same batch."""
+            nonlocal state
+            state, metrics = training.update(state, batch, None, self.key)
+            return metrics
+
+        seconds, macs = self._median_of(step), work.macs + work.recomputed
+        ideal = macs * seconds_per_mac(config.model.dtype, self.repeats)
+        return {"step_s": seconds, "gmacs": macs / 1e9, "share_of_products": ideal / seconds}
 
     def gradient(self) -> Figures:
         """Seconds of one gradient: of the smallest and the largest subnet, and of random ones."""
@@ -124,9 +154,7 @@ class Bench:
         config, task = self.config, open_task(self.config)
         if config.data.num_workers:
             raise S3Error("--what=input counts this process's time: give --config.data.num_workers=0")
-        examples = task.examples(task.splits.train, training=True)
-        skip_bad = config.data.on_bad_image == "skip"
-        batches = train_batches(examples, batch_size=self.batch, seed=config.seed, skip_bad=skip_bad)
+        batches = self._train_batches(task)
         next(batches)
         processor, wall = time.process_time(), time.perf_counter()
         for _ in range(self.repeats):
@@ -137,6 +165,11 @@ class Bench:
             "images_per_s": images / (time.perf_counter() - wall),
             "images_per_processor_s": images / (time.process_time() - processor),
         }
+
+    def _train_batches(self, task: Task) -> Generator[Batch, None, None]:
+        examples, settings = task.examples(task.splits.train, training=True), self.config.data
+        skip_bad = settings.on_bad_image == "skip"
+        return train_batches(examples, batch_size=self.batch, seed=self.config.seed, skip_bad=skip_bad)
 
     def _gradient(self) -> Callable[..., Any]:
         """A function (variables, batch, mask, key) to the gradient of one subnet's loss, and the loss."""
@@ -190,6 +223,13 @@ def median_seconds(run: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
+def seconds_per_mac(dtype: str, repeats: int) -> float:
+    """What a multiply-add of a large product of matrices of a type takes on this device: the median of some."""
+    x = jax.random.normal(jax.random.key(0), (PRODUCT_SIDE, PRODUCT_SIDE)).astype(dtype)
+    product = jax.jit(jnp.matmul)
+    return median_seconds(lambda: product(x, x), repeats) / PRODUCT_SIDE**3
+
+
 def figures_of(bench: Bench, what: str) -> Figures:
     """The figures of one of WHAT. Raises S3Error for another."""
     if what not in WHAT:
@@ -199,6 +239,7 @@ def figures_of(bench: Bench, what: str) -> Figures:
 
 WHAT: Mapping[str, Callable[[Bench], Figures]] = {
     "sandwich": Bench.sandwich,
+    "training": Bench.training,
     "gradient": Bench.gradient,
     "forward": Bench.forward,
     "inference": Bench.inference,
