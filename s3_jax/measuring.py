@@ -19,7 +19,6 @@ from s3_jax.errors import S3Error
 from s3_jax.et_error import check_sampled, et_error, measurable
 from s3_jax.evolution import evolve, merge_windows, space_name
 from s3_jax.measured_run import measured_steps
-from s3_jax.models.subnet import copy_overlap
 from s3_jax.remaining import Phase
 from s3_jax.space import Architecture, SearchSpace
 from s3_jax.task import Variables
@@ -94,7 +93,7 @@ def supernet(run: Run, index: int, space: SearchSpace, training: int = 0) -> Tra
         if not run.config.evolution.init_from_previous or index == 0:
             return fresh
         before = supernet(run, index - 1, load_space(run, index - 1), training)
-        return fresh._replace(params=copy_overlap(before.params, fresh.params))
+        return fresh._replace(params=run.task.overlapped(before.params, fresh.params))
 
     settings = training_of_supernet(run.config, training)
     if not training:

@@ -20,7 +20,7 @@ from s3_jax.data.splits import Splits, Subset
 from s3_jax.data.stream import Examples
 from s3_jax.errors import S3Error
 from s3_jax.models.families import Structure
-from s3_jax.models.subnet import Params, SubnetMask, slice_weights
+from s3_jax.models.subnet import Params, SubnetMask, copy_overlap, slice_weights
 from s3_jax.space import Architecture, SearchSpace
 
 # Of one device's part of a batch: for each term of the loss its sum over the examples, and the count it is divided by.
@@ -122,6 +122,13 @@ class Task(Protocol):
     def sliced(self, params: Params, space: SearchSpace, architecture: Architecture) -> Params:
         """The weights of an architecture's network, cut out of those of a supernet; see `slice_weights`."""
         return slice_weights(params, space, architecture)
+
+    def overlapped(self, source: Params, target: Params) -> Params:
+        """`target`, a supernet's weights, with what it shares with those of another space; see `copy_overlap`.
+
+        A network of both spaces, cut out of either, is the same afterwards.
+        """
+        return copy_overlap(source, target)
 
     @abstractmethod
     def terms(

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from s3_jax.config import config_of, room_of
 from s3_jax.errors import S3Error
+from s3_jax.finetune import start_without_weights, target_architecture
 from s3_jax.networks import zoo
 from s3_jax.profiling.benchmark import WHAT, Bench, figures_of
 from s3_jax.training.devices import keep_compiled_programs, keep_freed_memory
@@ -32,7 +33,7 @@ _WHAT = flags.DEFINE_enum("what", "sandwich", list(WHAT), "What to time.")
 _BATCH = flags.DEFINE_integer("batch", 2, "Images at a time.", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Instead of the configuration's model.dtype.")
 _CLASSES = flags.DEFINE_integer("num_classes", 1000, "Of the synthetic labels.", lower_bound=1)
-_ARCHITECTURE = flags.DEFINE_string("architecture", "", "For inference: a published architecture, or a JSON file.")
+_ARCHITECTURE = flags.DEFINE_string("architecture", "", "Of one network: a published one, or a JSON file.")
 _REPEATS = flags.DEFINE_integer("repeats", 8, "Runs of which the median is taken.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one line of JSON.")
 
@@ -45,8 +46,10 @@ def main(arguments: list[str]) -> int:
     settings = _CONFIG.value.to_dict()
     settings["model"]["dtype"] = _DTYPE.value or settings["model"]["dtype"]
     try:
-        chosen = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
         config = config_of(settings)
+        chosen = zoo.read_architecture(_ARCHITECTURE.value) if _ARCHITECTURE.value else None
+        if not chosen and config.backbone.is_given:
+            chosen = target_architecture(start_without_weights(config.backbone), config)
         task = room_of(config.task).without_images(config, tuple(map(str, range(_CLASSES.value))))
         bench = Bench(config, task, _BATCH.value, _REPEATS.value, chosen)
         figures = figures_of(bench, _WHAT.value)

@@ -14,10 +14,10 @@ def test_an_update_executes_three_times_the_cost_of_its_network():
     config = tiny_config.get_config()
     config.backbone.update(depth=(1, 1), embed_dim=(16, 16), window=(2, 2), mlp_ratio=(1.0, 2.0), qkv_dim=(32, 32))
     settings = config_of(config.to_dict())
-    bench = Bench(settings, open_task(settings), batch=4, repeats=2)
+    network = target_architecture(start_without_weights(settings.backbone), settings)
+    bench = Bench(settings, open_task(settings), batch=4, repeats=2, architecture=network)
     figures = figures_of(bench, "training")
     assert figures["step_s"] > 0
     assert 0 < figures["share_of_products"] < 1
-    network = target_architecture(start_without_weights(settings.backbone), settings)
     needed = 3 * 4 * bench.task.cost(network).macs
     assert 1e9 * figures["gmacs"] == pytest.approx(needed, rel=0.02)  # and what a backward pass computes again

@@ -14,7 +14,7 @@ from flax import nnx
 from s3_jax.config import ModelConfig
 from s3_jax.models.subnet import slice_weights, subnet_mask
 from s3_jax.networks import zoo
-from s3_jax.segmentation.upernet import UperNet, slice_upernet
+from s3_jax.segmentation.upernet import UperNet, overlapped_upernet, slice_upernet
 from s3_jax.space import Architecture, Block, SearchSpace, Stage, StageSpace, largest, sample, smallest
 from s3_jax.task import Variables, variables_of
 
@@ -213,3 +213,18 @@ def test_masked_subnets_are_the_networks_of_their_weights_in_one_trace(supernet,
     expected = jax.jit(partial(in_training, network))(own, *batch)
     jax.tree.map(assert_close, supernet.train(variables, *batch, mask), expected)
     assert sorted(supernet.traces) == ["evaluated", "in_training"]
+
+
+def test_overlap_of_spaces_keeps_the_networks_that_they_share():
+    """Those of the bottleneck's inputs that come from the pools too, which begin at another place in a wider space."""
+    wider = SPACE.replace(0, "embed_dim", (24, 32)).replace(1, "embed_dim", (40, 56))
+    rng = np.random.default_rng(4)
+    first, second = (
+        jax.tree.map(lambda leaf: jnp.asarray(rng.random(leaf.shape, np.float32)), variables_of(abstract(space)).params)
+        for space in (SPACE, wider)
+    )
+    overlapped = overlapped_upernet(first, second)
+    shared = Architecture((Stage(24, (Block(4, 2.0, 64),)), Stage(40, (Block(2, 1.0, 32),))))
+    slices = slice_upernet(first, SPACE, shared), slice_upernet(overlapped, wider, shared)
+    jax.tree.map(np.testing.assert_array_equal, *slices)
+    assert jax.tree.map(jnp.shape, overlapped) == jax.tree.map(jnp.shape, second)

@@ -17,7 +17,6 @@ from s3_jax.config import Config
 from s3_jax.data.splits import nothing
 from s3_jax.data.stream import train_batches
 from s3_jax.errors import S3Error
-from s3_jax.finetune import start_without_weights, target_architecture
 from s3_jax.models.families import Structure
 from s3_jax.models.subnet import SubnetMask, subnet_mask
 from s3_jax.profiling.executed import executed
@@ -79,12 +78,13 @@ class Bench:
         return self._with_peak("step_s", self._median_of(step), macs)
 
     def training(self) -> Figures:
-        """Seconds of an update of the network of `config.backbone` on a batch of its data, and what it executes.
+        """Seconds of an update of one network on a batch of the configuration's data, and what it executes.
 
         The share of products is of the time that as many multiply-adds take in one large product of matrices here.
         """
-        config, task = self.config, open_task(self.config)
-        architecture = target_architecture(start_without_weights(config.backbone), config)
+        config, task, architecture = self.config, open_task(self.config), self.architecture
+        if architecture is None:
+            raise S3Error("--what=training is of one network: give it as config.backbone, or with --architecture")
         length = Length(10 * STEPS_PER_EPOCH, STEPS_PER_EPOCH)
         training = training_of(task, architecture, config.train, length, make_mesh(1))
         state = training.begin(jax.jit(partial(random_variables, task, architecture))(self.key))

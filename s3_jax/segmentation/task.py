@@ -35,7 +35,7 @@ from s3_jax.segmentation.examples import MaskedImages
 from s3_jax.segmentation.metrics import counts_of, metrics_of_counts, summed
 from s3_jax.segmentation.resizing import resized
 from s3_jax.segmentation.standalone import SegmentationSpec, begin_with
-from s3_jax.segmentation.upernet import UperNet, slice_upernet
+from s3_jax.segmentation.upernet import UperNet, overlapped_upernet, slice_upernet
 from s3_jax.space import Architecture, SearchSpace
 from s3_jax.task import Line, Metrics, Task, Terms, check_finite
 
@@ -123,6 +123,10 @@ class Segmentation(Task):
     def sliced(self, params: Params, space: SearchSpace, architecture: Architecture) -> Params:
         """The weights of an architecture's network, cut out of those of a supernet."""
         return slice_upernet(params, space, architecture)
+
+    def overlapped(self, source: Params, target: Params) -> Params:
+        """The weights of a space's supernet with what they share with those of another space."""
+        return overlapped_upernet(source, target)
 
     def terms(
         self, network: Any, batch: dict[str, Array], subnet: SubnetMask | None, key: Array, max_drop_path: float

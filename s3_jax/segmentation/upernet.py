@@ -18,7 +18,7 @@ from jax import Array
 from s3_jax.config import ModelConfig
 from s3_jax.errors import S3Error
 from s3_jax.models.layers import Linear, linear
-from s3_jax.models.subnet import Params, SubnetMask, slice_weights
+from s3_jax.models.subnet import Params, SubnetMask, copy_overlap, slice_weights
 from s3_jax.models.transformer import S3Transformer
 from s3_jax.segmentation.layers import (
     ConvolutionNorm,
@@ -154,6 +154,17 @@ def slice_upernet(params: Params, space: SearchSpace, architecture: Architecture
     auxiliary["convolution"] = _of_inputs(auxiliary["convolution"], slice(dims[-2]))
     backbone = slice_weights(params["backbone"], space, architecture)
     return {"backbone": backbone, "decode": decode, "auxiliary": auxiliary}
+
+
+def overlapped_upernet(source: Params, target: Params) -> Params:
+    """`copy_overlap` of two supernets' weights; of the bottleneck the last map's inputs, and those of the pools."""
+    copied = copy_overlap(source, target)
+    old, new = (each["decode"]["bottleneck"]["convolution"]["kernel"] for each in (source, target))
+    of_pools = len(POOLS) * new.shape[-1]
+    shared = min(old.shape[2], new.shape[2]) - of_pools
+    kernel = new.at[:, :, :shared].set(old[:, :, :shared]).at[:, :, -of_pools:].set(old[:, :, -of_pools:])
+    bottleneck = copied["decode"]["bottleneck"] | {"convolution": {"kernel": kernel}}
+    return copied | {"decode": copied["decode"] | {"bottleneck": bottleneck}}
 
 
 def _of_inputs(layer: Params, inputs: Any) -> Params:
