@@ -25,10 +25,11 @@ find_second_python() {
     done
 }
 
-# make_environment FOLDER PYTHON REQUIREMENT: make a virtual environment where it is missing, install, activate.
+# make_environment FOLDER PYTHON REQUIREMENT: make a virtual environment where it is missing, install, activate. Modules are
+# compiled when they are imported: most never are.
 make_environment() {
     [ -x "$1/bin/python" ] || "$2" -m venv "$1"
     # shellcheck disable=SC1091
     source "$1/bin/activate"
-    python -m pip install --quiet --disable-pip-version-check --no-compile --editable "$3" # compiled as it is imported
+    python -m pip install --quiet --disable-pip-version-check --no-compile --editable "$3"
 }

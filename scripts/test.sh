@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every check, on a machine where nothing was installed by hand: makes .venv, installs with test extras, then format,
 # lint, types, the package and tests. PYTHON chooses the interpreter (3.11 or newer), VENV the environment's folder.
-# A second Python (3.12, if there is one) installs the package and runs the tests of models, of training's programs, of
-# weights and of networks by themselves: what differs between versions of Python and JAX is met there first.
+# A second Python (3.12, if there is one) installs the package and runs the tests of models, of an update, of weights and
+# of networks by themselves: what differs between versions of Python and JAX is met there first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -28,6 +28,6 @@ if [ -n "$second" ]; then
     wait "$installing"
     # shellcheck disable=SC1091
     source "${VENV:-.venv}-second/bin/activate"
-    pytest "${by_files[@]}" tests/test_{models,weights}*.py tests/test_data_{dataset,tfds}.py tests/test_standalone.py \
-        tests/test_training_{sandwich,steps,state,loop,executed,checkpoints}.py
+    pytest "${by_files[@]}" tests/test_{models_laws,standalone}.py tests/test_weights*.py tests/test_data_{dataset,tfds}.py \
+        tests/test_training_{steps,state,executed,checkpoints}.py
 fi
