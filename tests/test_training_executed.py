@@ -39,6 +39,23 @@ def test_a_look_up_and_its_gradient_multiply_nothing():
     assert executed(program, shape(7, 4), rows, shape(4, 5)) == Work(3 * 4 * 5)
 
 
+def test_what_nothing_is_made_of_is_left_out_though_devices_would_have_to_sum_it():
+    """As in the pass of a network with batch normalisation that only the examples are counted in."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+
+    def on_each(x, kernel):
+        def turn(_, row):
+            summed = jax.lax.psum(row @ kernel, "data")
+            return None, (row.sum(), jnp.cos(summed))
+
+        (counts, _) = jax.lax.scan(turn, None, x)[1]
+        return counts
+
+    whole = jax.sharding.PartitionSpec()
+    program = jax.shard_map(on_each, mesh=mesh, in_specs=(whole, whole), out_specs=whole, check_vma=False)
+    assert executed(program, shape(3, 2, 4), shape(4, 5)) == Work(0)
+
+
 def test_a_scan_counts_every_turn_and_a_conditional_the_branch_taken():
     def program(x, weights, active):
         def step(x, turn):

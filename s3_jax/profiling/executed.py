@@ -24,6 +24,9 @@ _MAX_KNOWN = 1024
 # Operations that differ from device to device, or combine them: their results are not known.
 _OF_THE_MESH = ("axis_index", "psum", "psum_invariant", "reduce_scatter", "all_gather")
 
+# What JAX notes as an effect of them, which keeps none of them where the result is not used: XLA leaves them out.
+_OF_AN_AXIS = "NamedAxisEffect"
+
 # A value of the program: an array where it is known, None where it depends on arguments given as shapes.
 Value = Any
 
@@ -75,7 +78,7 @@ def _live(jaxpr: Jaxpr, used: Sequence[bool]) -> list[tuple[Any, list[bool]]]:
     kept = []
     for equation in reversed(jaxpr.eqns):
         used_here = [var in needed for var in equation.outvars]
-        if equation.effects or any(used_here):
+        if any(used_here) or any(type(effect).__name__ != _OF_AN_AXIS for effect in equation.effects):
             kept.append((equation, used_here))
             needed.update(_needed_inputs(equation, used_here))
     return kept[::-1]
