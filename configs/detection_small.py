@@ -6,8 +6,8 @@ One to four handwritten digits on textured noise, 64 px, seen at 128 px; an obje
 strokes as mask. The test scenes show handwriting of which no other split has any. The network begins at random.
 
 Seed 0 reaches a box AP of 60.6 % and a mask AP of 62.4 % on the test scenes, AP50 87.7 and 87.7 %, in 750 updates: 7
-minutes 18 seconds on two quiet AVX2 cores, on a slower day 9 minutes 46 (2026-11-27). Three quarters of the updates reach 28.9 and
-32.7 % (--config.train.epochs=1.5). The control is training with the classes of digits drawn at random
+minutes 18 seconds on two quiet AVX2 cores, on a slower day 9 minutes 46 (2026-11-27). Three quarters of the updates
+reach 28.9 and 32.7 % (--config.train.epochs=1.5). The control is training with the classes of digits drawn at random
 (--config.data.shuffled_classes=True), which leaves to learn where digits are and not which: a box AP of 2.7 % and a
 mask AP of 3.8 %.
 """
