@@ -77,6 +77,18 @@ NotNegative = Annotated[float, number(0)]
 Probability = Annotated[float, number(0, 1)]
 BelowOne = Annotated[float, number(0, 1, below=True)]
 
+Side = Annotated[int, whole(1, 16384)]  # pixels
+Scale = Annotated[tuple[int, int], each(whole(1, 16384))]  # most pixels of the longer and of the shorter side
+
+
+def _are_pairs_of_sides(pairs: Any) -> bool:
+    return bool(pairs) and all(len(pair) == 2 and all(map(whole(1, 16384).holds, pair)) for pair in pairs)
+
+
+Canvases = Annotated[  # height and width of each, in pixels
+    tuple[tuple[int, int], ...], Limit("one pair of whole numbers from 1 to 16,384 or more", _are_pairs_of_sides)
+]
+
 
 def check_fields(settings: Any, where: str) -> None:
     """Raises SettingError for the first field of a dataclass that is not within the limits of its type."""

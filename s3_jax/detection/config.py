@@ -10,13 +10,15 @@ from typing import Annotated
 
 from s3_jax.config import Config, DataConfig
 from s3_jax.limits import (
+    Canvases,
     Count,
     Limit,
     Positive,
     Probability,
+    Scale,
     SettingError,
+    Side,
     check_fields,
-    each,
     increasing,
     number,
     one_of,
@@ -26,19 +28,10 @@ from s3_jax.limits import (
 SOURCES = ("scenes", "coco")
 
 _SIDE = whole(1, 16384)
-_SIZES = Limit(
-    "one pair of whole numbers from 1 to 16,384 or more",
-    lambda sizes: bool(sizes) and all(_SIDE.holds(side) for size in sizes for side in size),
-)
 _CHOICES = Limit(
     "one whole number from 1 to 16,384 or more", lambda sides: bool(sides) and all(map(_SIDE.holds, sides))
 )
-
-# Most pixels of the longer and of the shorter side.
-Scale = Annotated[tuple[int, int], each(_SIDE)]
 Sides = Annotated[tuple[int, ...], _CHOICES]
-# Height and width, both in pixels, of each.
-Sizes = Annotated[tuple[tuple[int, int], ...], _SIZES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +46,7 @@ class DetectionDataConfig(DataConfig):
     annotations_file: str = "annotations/instances_{split}.json"  # below path
     images_folder: str = "{split}"  # below path; the file names of the annotations begin there
     test_scale: Scale = (1333, 800)  # what images are resized to fit into
-    canvases: Sizes = ((800, 1344), (1344, 800))  # an image lies at the top left of the smallest that holds it
+    canvases: Canvases = ((800, 1344), (1344, 800))  # an image lies at the top left of the smallest that holds it
     max_objects: Annotated[int, whole(1, 10_000)] = 100  # of an image in training; of more, the largest are kept
     scene_size: Annotated[int, whole(16, 4096)] = 64  # pixels, both sides
     scene_count: Count = 3000  # of the training split
@@ -98,7 +91,7 @@ class DetectionAugmentConfig:
     """Training augmentation; the defaults are DETR's for COCO, with which Swin and S3 train Cascade Mask R-CNN."""
 
     short_sides: Sides = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)  # one is drawn for each image
-    long_side: Annotated[int, _SIDE] = 1333  # most pixels of the longer side, which goes before the shorter one
+    long_side: Side = 1333  # most pixels of the longer side, which goes before the shorter one
     horizontal_flip: Probability = 0.5
     crop_probability: Probability = 0.5  # of the second branch: resize, crop, resize
     crop_short_sides: Sides = (400, 500, 600)  # before the crop

@@ -14,8 +14,9 @@ from s3_jax.limits import (
     Count,
     NotNegative,
     Probability,
+    Scale,
+    Side,
     check_fields,
-    each,
     increasing,
     number,
     one_of,
@@ -24,10 +25,7 @@ from s3_jax.limits import (
 
 SOURCES = ("scenes", "mask_folder")
 
-Pixels = Annotated[int, whole(1, 16384)]
 Factors = Annotated[tuple[float, float], increasing(number(0, 100))]
-# Most pixels of the longer and of the shorter side.
-Scale = Annotated[tuple[int, int], each(whole(1, 16384))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +74,7 @@ class SegmentationAugmentConfig:
     # The longer and the shorter side that an image is resized to fit into, times a factor drawn from `ratio`.
     scale: Scale = (2048, 512)
     ratio: Annotated[tuple[float, float], increasing(number(0, 100, above=True))] = (0.5, 2.0)
-    crop: Pixels = 512  # side of the random crop; a smaller image is padded
+    crop: Side = 512  # side of the random crop; a smaller image is padded
     # Share of the pixels that count which no class of a crop may reach, where ten crops have one such; 1 is off.
     largest_class: Annotated[float, number(0, 1, above=True)] = 0.75
     horizontal_flip: Probability = 0.5

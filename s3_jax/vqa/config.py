@@ -10,18 +10,21 @@ from typing import Annotated
 
 from s3_jax.config import Config, DataConfig
 from s3_jax.errors import S3Error
-from s3_jax.limits import BelowOne, Count, Limit, SettingError, check_fields, each, increasing, one_of, whole
+from s3_jax.limits import (
+    BelowOne,
+    Canvases,
+    Count,
+    Limit,
+    Scale,
+    SettingError,
+    Side,
+    check_fields,
+    increasing,
+    one_of,
+    whole,
+)
 
 SOURCES = ("easy_vqa", "vqa_json")
-
-Pixels = Annotated[int, whole(1, 16384)]
-
-
-def _is_canvases(value: object) -> bool:
-    if not isinstance(value, tuple) or not value:
-        return False
-    pairs = all(isinstance(canvas, tuple) and len(canvas) == 2 for canvas in value)
-    return pairs and all(whole(1, 16384).holds(side) for canvas in value for side in canvas)
 
 
 def _is_pattern(value: object) -> bool:
@@ -53,10 +56,8 @@ class VqaDataConfig(DataConfig):
     least_occurrences: Count = 9  # questions whose most frequent answer one must be to be a class
     vocabulary_file: str = ""  # a token a line, as BERT's vocab.txt; "": made of the training split's questions
     questions_per_image: Count = 1  # most questions of an example, which share the work on their image
-    canvases: Annotated[
-        tuple[tuple[int, int], ...], Limit("pairs of pixels, each the height and the width of a canvas", _is_canvases)
-    ] = ((64, 64),)
-    test_scale: Annotated[tuple[int, int], each(whole(1, 16384))] = (64, 64)  # longer, shorter side; to fit into
+    canvases: Canvases = ((64, 64),)
+    test_scale: Scale = (64, 64)  # what images are resized to fit into
     shuffled_images: bool = False  # a control: each training image is taken for another one's
 
 
@@ -66,7 +67,7 @@ class VqaAugmentConfig:
     where its longer side would exceed the other limit. No flips: questions ask for left and right."""
 
     short_sides: Annotated[tuple[int, int], increasing(whole(1, 16384))] = (64, 64)
-    long_side: Pixels = 64
+    long_side: Side = 64
 
     def __post_init__(self) -> None:
         check_fields(self, "augment")
