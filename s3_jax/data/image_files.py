@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from s3_jax.data.sources import BadImage, open_encoded
+from s3_jax.data.sources import open_file
 from s3_jax.paths import AnyPath
 
 
@@ -23,10 +23,7 @@ class ImageFiles:
 
     def image(self, index: int) -> Image.Image:
         """An image, decoded only as far as its header. Raises BadImage."""
-        try:
-            return open_encoded(self.paths[index].read_bytes())
-        except OSError as error:
-            raise BadImage(f"cannot be read: {error.strerror or error}") from error
+        return open_file(self.paths[index])
 
     def name(self, index: int) -> str:
         """The image's path."""

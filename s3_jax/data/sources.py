@@ -16,6 +16,7 @@ from absl import logging
 from PIL import Image, PngImagePlugin
 
 from s3_jax.errors import S3Error
+from s3_jax.paths import AnyPath
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the undecoded image
 
@@ -137,6 +138,14 @@ def open_encoded(encoded: bytes) -> Image.Image:
     if 0 in image.size:
         raise BadImage(f"not an image: it has {image.width} x {image.height} pixels")
     return image
+
+
+def open_file(path: AnyPath) -> Image.Image:
+    """The image of a file, decoded only as far as its header. Raises BadImage, also where it cannot be read."""
+    try:
+        return open_encoded(path.read_bytes())
+    except OSError as error:
+        raise BadImage(f"cannot be read: {error.strerror or error}") from error
 
 
 def decode(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from absl import logging
 from PIL import Image
 
 from s3_jax.data.rescaling import Size
-from s3_jax.data.sources import BadImage, open_encoded
+from s3_jax.data.sources import open_file
 from s3_jax.errors import S3Error
 from s3_jax.paths import any_path, expanded, printable
 from s3_jax.vqa.config import VqaDataConfig
@@ -61,10 +61,7 @@ class AskedImages:
         return image if self.taken_for is None else int(self.taken_for[image])
 
     def _open(self, image: int) -> Image.Image:
-        try:
-            return open_encoded(any_path(self.paths[image]).read_bytes())
-        except OSError as error:
-            raise BadImage(f"cannot be read: {error.strerror or error}") from error
+        return open_file(any_path(self.paths[image]))
 
     @functools.cached_property
     def _sizes(self) -> dict[int, Size]:
