@@ -40,15 +40,20 @@ def drawn(
     if scores is not None:
         texts = [f"{text} {100 * score:.0f}" for text, score in zip(texts, scores, strict=True)]
     draw = ImageDraw.Draw(picture)
-    for box, label, text in reversed(list(zip(boxes * factor, labels, texts, strict=True))):
-        _draw_box(draw, box.tolist(), text, tuple(colours[label].tolist()))
+    found = [
+        (box.tolist(), text, tuple(colours[label].tolist()))
+        for box, label, text in zip(boxes * factor, labels, texts, strict=True)
+    ]
+    for (left, top, right, bottom), _, colour in reversed(found):
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=_EDGE)
+    for box, text, colour in reversed(found):  # no box's edge goes through a name
+        _draw_text(draw, box, text, colour)
     return picture
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: Sequence[float], text: str, colour: tuple[int, ...]) -> None:
-    """A box, and its text above it, or inside where the picture ends."""
-    left, top, right, bottom = box
-    draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=_EDGE)
+def _draw_text(draw: ImageDraw.ImageDraw, box: Sequence[float], text: str, colour: tuple[int, ...]) -> None:
+    """A text above a box, or inside where the picture ends."""
+    left, top, _, _ = box
     font = ImageFont.load_default(_TEXT)
     height, width = _TEXT + 2 * _MARGIN, font.getlength(text) + 2 * _MARGIN
     top = top - height if top >= height else top
