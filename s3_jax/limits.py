@@ -77,12 +77,13 @@ NotNegative = Annotated[float, number(0)]
 Probability = Annotated[float, number(0, 1)]
 BelowOne = Annotated[float, number(0, 1, below=True)]
 
-Side = Annotated[int, whole(1, 16384)]  # pixels
-Scale = Annotated[tuple[int, int], each(whole(1, 16384))]  # most pixels of the longer and of the shorter side
+SIDE = whole(1, 16384)  # pixels
+Side = Annotated[int, SIDE]
+Scale = Annotated[tuple[int, int], each(SIDE)]  # most pixels of the longer and of the shorter side
 
 
 def _are_pairs_of_sides(pairs: Any) -> bool:
-    return bool(pairs) and all(len(pair) == 2 and all(map(whole(1, 16384).holds, pair)) for pair in pairs)
+    return bool(pairs) and all(len(pair) == 2 and all(map(SIDE.holds, pair)) for pair in pairs)
 
 
 Canvases = Annotated[  # height and width of each, in pixels

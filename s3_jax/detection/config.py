@@ -10,6 +10,7 @@ from typing import Annotated
 
 from s3_jax.config import Config, DataConfig
 from s3_jax.limits import (
+    SIDE,
     Canvases,
     Count,
     Limit,
@@ -27,10 +28,7 @@ from s3_jax.limits import (
 
 SOURCES = ("scenes", "coco")
 
-_SIDE = whole(1, 16384)
-_CHOICES = Limit(
-    "one whole number from 1 to 16,384 or more", lambda sides: bool(sides) and all(map(_SIDE.holds, sides))
-)
+_CHOICES = Limit("one whole number from 1 to 16,384 or more", lambda sides: bool(sides) and all(map(SIDE.holds, sides)))
 Sides = Annotated[tuple[int, ...], _CHOICES]
 
 
@@ -95,7 +93,7 @@ class DetectionAugmentConfig:
     horizontal_flip: Probability = 0.5
     crop_probability: Probability = 0.5  # of the second branch: resize, crop, resize
     crop_short_sides: Sides = (400, 500, 600)  # before the crop
-    crop_sides: Annotated[tuple[int, int], increasing(_SIDE)] = (384, 600)  # least and most pixels, drawn for each side
+    crop_sides: Annotated[tuple[int, int], increasing(SIDE)] = (384, 600)  # least and most pixels, drawn for each side
 
     def __post_init__(self) -> None:
         check_fields(self, "augment")

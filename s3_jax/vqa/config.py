@@ -11,6 +11,7 @@ from typing import Annotated
 from s3_jax.config import Config, DataConfig
 from s3_jax.errors import S3Error
 from s3_jax.limits import (
+    SIDE,
     BelowOne,
     Canvases,
     Count,
@@ -66,7 +67,7 @@ class VqaAugmentConfig:
     """Training augmentation: an image is resized so that its shorter side has a length drawn between these two, or less
     where its longer side would exceed the other limit. No flips: questions ask for left and right."""
 
-    short_sides: Annotated[tuple[int, int], increasing(whole(1, 16384))] = (64, 64)
+    short_sides: Annotated[tuple[int, int], increasing(SIDE)] = (64, 64)
     long_side: Side = 64
 
     def __post_init__(self) -> None:
