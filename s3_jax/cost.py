@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -178,12 +179,15 @@ def _patch_embedding(patch_values: int, width: int, side: int) -> Cost:
     return _total([_linear(patch_values, width, side**2), _norm(width)])
 
 
+# Thousands of drawn architectures are counted against a budget, and they consist of a few hundred different blocks.
+@functools.lru_cache(maxsize=4096)
 def _block(width: int, block: Block, side: int) -> Cost:
     window = min(block.window, side)
     padded_side = math.ceil(side / window) * window
     return _block_on(width, block, window, side**2, side**2, padded_side**2)
 
 
+@functools.lru_cache(maxsize=4096)
 def _dense_block(width: int, block: Block, sides: tuple[int, int]) -> Cost:
     padded = math.prod(math.ceil(side / block.window) * block.window for side in sides)
     return _block_on(width, block, block.window, math.prod(sides), padded, padded)
