@@ -6,7 +6,8 @@
 CLASSES.txt: the names of the 150 classes, one a line. 160,000 updates of 16 crops of 512 px: a multi-GPU host or a TPU
 slice; not run by us. The paper reports a mIoU of 44.87 %, 46.27 % with scales and flips. Where it differs from
 mmsegmentation 0.11: batch statistics are of the whole batch and not of a device's; biases are not decayed; test sizes
-are multiples of 32 while it is looked at on the way, and for a final figure data.test_multiple=1 has exact ones.
+are multiples of 32, in the run's own result too: for the published protocol begin with --config.data.test_multiple=1,
+which compiles a program for each of hundreds of sizes.
 """
 
 import ml_collections

@@ -7,8 +7,8 @@ COCO/annotations/instances_{train,val}2017.json and COCO/{train,val}2017/*.jpg. 
 --config=configs/coco_cascade_s3_t.py:3x, of 16 images on canvases of 800 x 1344 or 1344 x 800 px: a multi-GPU host or a
 TPU slice; not run by us. The paper reports a box AP of 48.4 % and a mask AP of 42.0 % for 1x, 50.5 and 43.8 % for 3x.
 Where it differs from mmdetection 2.11: batch statistics are of the whole batch and not of a device's; biases are not
-decayed; an upright cut of a lying image is shown as large as its canvas allows, and one image in a hundred is held out
-to be looked at on the way.
+decayed; an upright cut of a lying image is shown as large as its canvas allows. To evaluate during training add
+--config.data.holdout_split=val2017 --config.run.evaluate_every=5000.
 """
 
 import ml_collections

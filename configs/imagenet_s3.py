@@ -6,6 +6,10 @@ IMAGENET holds train/<class>/* and val/<class>/*. The paper trains each supernet
 V100s and finds 82.1 % top-1 for S3-T; this project has not run it: it needs a pod slice or a multi-GPU host, and weeks.
 E-T Error and search use 10,000 images held out of train, and the val split serves once, at the end. For the paper's own
 protocol, which measures errors on val, add --config.data.holdout_split=val.
+The limit of the search, 50 M parameters and 9.6 G multiply-adds, is the size of S3-S. For S3-T's give
+--config.search.budget.max_params=29e6 --config.search.budget.max_macs=4.7e9, which leaves only the smallest networks of
+the first space. The paper gives no limit for the samples of the E-T Error, and here they have none
+(--config.evolution.budget.max_macs).
 """
 
 import ml_collections

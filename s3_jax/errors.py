@@ -17,6 +17,11 @@ class Interrupted(S3Error):
     """The run was asked to stop and has saved; the same command goes on."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or its kind where it says nothing: for a message of one paragraph."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 def listed(names: Iterable[str]) -> str:
     """Names for a message, sorted, the first few where there are many."""
     names = sorted(names)

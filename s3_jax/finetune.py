@@ -108,7 +108,7 @@ def training(
         if (workdir / "result.json").exists():
             say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
             return read_record(workdir / "result.json", _checked_result)
-        run = start_run(config, open_task(config), workdir, console, stop)
+        run = start_run(config, open_task(config), workdir, console, stop, retrains=False)
         try:
             result = work(run)
         finally:

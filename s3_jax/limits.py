@@ -87,7 +87,7 @@ def _are_pairs_of_sides(pairs: Any) -> bool:
 
 
 Canvases = Annotated[  # height and width of each, in pixels
-    tuple[tuple[int, int], ...], Limit("one pair of whole numbers from 1 to 16,384 or more", _are_pairs_of_sides)
+    tuple[tuple[int, int], ...], Limit("at least one pair of whole numbers, each from 1 to 16,384", _are_pairs_of_sides)
 ]
 
 

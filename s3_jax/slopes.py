@@ -19,7 +19,7 @@ from s3_jax.et_error import DimensionMeasure, ETError, SpaceMeasure
 from s3_jax.space import Choice
 
 SLOPE_UNITS = ("index", "step", "raw")
-_MAX_HALVES = 1000  # ways to halve the trainings that are looked at
+_MAX_GROUPS = 1000  # of trainings that are looked at
 
 # E-T Errors (B, V) of the V choices of every (stage, dimension), as `et_error.resample` gives them.
 Resampled = Mapping[tuple[int, str], np.ndarray]
@@ -150,10 +150,23 @@ def agreement(lines: Sequence[Sequence[Line]]) -> Agreement | None:
 
 
 def halves(count: int) -> list[tuple[list[int], list[int]]]:
-    """The ways to halve so many trainings, `_MAX_HALVES` at most; of an odd number one is left out each time."""
+    """Ways to halve so many trainings; of an odd number another one is left out from way to way."""
     half = count // 2
-    chosen = itertools.islice(itertools.combinations(range(count), half), _MAX_HALVES)
-    return [(list(one), [each for each in range(count) if each not in one][:half]) for one in chosen]
+    ways = []
+    for number, one in enumerate(groups(count, half)):
+        rest = [each for each in range(count) if each not in one]
+        if len(rest) > half:
+            rest.pop(number % len(rest))
+        ways.append((list(one), rest))
+    return ways
+
+
+def groups(count: int, size: int) -> list[tuple[int, ...]]:
+    """Groups of so many of the numbers below `count`: all that there are, or `_MAX_GROUPS` drawn at random of more."""
+    if math.comb(count, size) <= _MAX_GROUPS:
+        return list(itertools.combinations(range(count), size))
+    rng = np.random.default_rng(0)
+    return [tuple(rng.permutation(count)[:size].tolist()) for _ in range(_MAX_GROUPS)]
 
 
 def agreement_of(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:

@@ -101,7 +101,7 @@ def run_guarded(command: list[str]) -> int:
     print(
         f"compile_ahead: the compiler gave up on this program (signal {-code}): {reason.strip()}\nThat is a fault of "
         "libtpu, not of the settings; another design may pass: model.every_width=False, or a flag for it in "
-        "LIBTPU_INIT_ARGS (docs/performance.md tells which were tried)",
+        "LIBTPU_INIT_ARGS",
         file=sys.stderr,
     )
     return 2

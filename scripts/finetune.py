@@ -2,7 +2,8 @@
 
     python scripts/finetune.py --config=configs/finetune_384.py --model=s3_b --weights=S3-B.pth \
         --workdir=runs/s3_b_384 --config.data.path=IMAGENET
-    python scripts/finetune.py --config=configs/image_folder.py --model=runs/mine/network --workdir=runs/finer
+    python scripts/finetune.py --config=configs/image_folder.py --model=runs/mine/network --workdir=runs/finer \
+        --config.data.path=FOLDER
 
 --model, --weights, --class_names: as for predict.py; weights without a classifier will do. The configuration's fields
 model.image_size, data, augment, train and run count. The network is then in WORKDIR/network. The same command goes on

@@ -25,6 +25,7 @@ from s3_jax.errors import S3Error
 from s3_jax.models.isotropic import IsotropicArchitecture
 from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.standalone import About, Standalone, card, load, save, spec_of
+from s3_jax.segmentation.task import of_classes as segmentation_of_classes
 
 ROWS = 5  # detections of an image
 
@@ -92,7 +93,7 @@ def test_answers_that_are_not_finite_are_refused_and_boxes_without_a_place_told(
     with caplog.at_level(logging.WARNING, logger="absl"):
         for _ in range(2):
             task.lines(subset, [0], found | {"left_out": np.array([17])})
-    assert caplog.text.count("17 boxes of an image had a score and no place among head.class_candidates") == 1
+    assert caplog.text.count("17 boxes of an image scored above head.score_threshold and were not looked at") == 1
     with pytest.raises(S3Error, match="answers to 1 of 1 images are not finite"):
         task.lines(subset, [0], found | {"finite": np.array([False])})
 
@@ -105,8 +106,8 @@ def test_a_specification_is_kept_by_json_and_refuses_what_is_none(tmp_path):
     assert "| canvases, height x width | 32 x 32; multiply-adds are those of the first |" in card(one)
     assert "found = model.network.detect(images, sizes)" in card(one)
     for changes, message in (
-        ({"category_ids": (1,)}, "expected another whole number for each of 2 classes"),
-        ({"category_ids": (1, 1)}, "expected another whole number for each of 2 classes"),
+        ({"category_ids": (1,)}, "expected a whole number for each of the 2 classes"),
+        ({"category_ids": (1, 1)}, "expected a whole number for each of the 2 classes"),
         ({"canvases": ()}, "one canvas at least"),
         ({"canvases": ((32, 40),)}, "a stride of 32; give both sides as multiples of it, such as 32 x 64"),
         ({"test_scale": (64, 64)}, "no canvas holds an image of 64 x 64 pixels"),
@@ -157,6 +158,17 @@ def test_a_classifiers_weights_go_to_the_backbone_alone():
     for path, leaf in before.items():
         np.testing.assert_array_equal(leaf, after[path])
     assert told == "the weights of another task's network in the backbone; the heads are random"
+
+
+def test_a_segmentation_network_begins_with_a_detectors_backbone():
+    start, told = detector(), []
+    segmentation = config_of(default_config("s3_jax.segmentation").to_dict())
+    segmentation = dataclasses.replace(segmentation, model=dataclasses.replace(segmentation.model, patch_size=4))
+    task = segmentation_of_classes(segmentation, ("a", "b"))
+    network = task.network(start.spec.architecture, nnx.Rngs(7))
+    task.begin_with(network, start, told.append)
+    np.testing.assert_array_equal(network.backbone.patch.kernel[...], start.network.backbone.patch.kernel[...])
+    assert told == ["the weights of another task's network in the backbone; the heads are random"]
 
 
 @pytest.mark.parametrize("same", [True, False])

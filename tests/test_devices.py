@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from s3_jax.errors import S3Error
-from s3_jax.training.devices import check_batch_size, make_mesh
+from s3_jax.training.devices import check_batch_size, make_mesh, start_processes
 
 ROOT = Path(__file__).parent.parent
 NUM_STEPS, SAVE_AT = 5, 2
@@ -107,6 +107,15 @@ def test_more_devices_than_there_are_is_refused():
         make_mesh(there + 1)
     assert make_mesh().size == there
     assert make_mesh(1).size == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"JAX_PROCESS_ID": "first"}])
+def test_processes_that_are_described_by_halves_are_refused(monkeypatch, given):
+    monkeypatch.delenv("JAX_PROCESS_ID", raising=False)
+    for name, value in {"JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_NUM_PROCESSES": "2", **given}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(S3Error, match="JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers"):
+        start_processes()
 
 
 @pytest.mark.parametrize(("batch_size", "nearest"), [(0, 3), (1, 3), (7, 6), (8, 9), (-3, 3)])

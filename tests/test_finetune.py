@@ -19,6 +19,7 @@ from s3_jax.networks import zoo
 from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.convert import params_of
 from s3_jax.networks.standalone import Standalone
+from s3_jax.pipeline import run_pipeline
 from s3_jax.space import Architecture, Block, Stage
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_json
@@ -85,6 +86,15 @@ def test_it_trains_is_finished_once_and_knows_its_own_start(tmp_path):
         tune(tmp_path, config, from_scratch=True)
     with pytest.raises(S3Error, match=r"config.train.learning_rate: 0.001 there, 0.0 now"):
         tune(tmp_path)
+
+
+def test_batches_of_a_retraining_that_does_not_come_may_have_any_size(tmp_path):
+    """Its batches of 1,024 images cannot be divided by three; the training of one network has no use for them."""
+    in_three = TrainConfig(accumulation_steps=3)
+    config = dataclasses.replace(CONFIG, retrain=dataclasses.replace(CONFIG.retrain, train=in_three))
+    with pytest.raises(S3Error, match=r"config.retrain.train.batch_size = 1024 cannot be divided"):
+        run_pipeline(config, tmp_path / "search", console=Console(quiet=True), stop=StopRequest())
+    assert tune(tmp_path / "tuned", config)["test_accuracy"] >= 0
 
 
 def test_a_classifier_is_kept_for_the_same_classes_alone():

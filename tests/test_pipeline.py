@@ -252,6 +252,9 @@ def test_a_network_that_is_not_in_the_run_is_refused(finished, tmp_path):
         extract(finished, zoo.architecture("s3_t"), retrained=True)
     (tmp_path / "config.json").write_text((finished / "config.json").read_text())
     (tmp_path / "environment.json").write_text((finished / "environment.json").read_text())
+    for name in ("space_0_old", "space_0_1"):  # folders of the user's own
+        (tmp_path / name / "search").mkdir(parents=True)
+        (tmp_path / name / "search" / "best.json").write_text("{}")
     with pytest.raises(S3Error, match="no search of this run is done"):
         extract(tmp_path)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from s3_jax.config import config_of
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -28,3 +30,14 @@ def test_library_examples_run_and_agree():
 def test_named_files_exist():
     for name in re.findall(r"(?:scripts|configs|docs|notebooks)/[\w.]+", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_example_of_a_search_for_another_task_is_a_configuration(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    scope: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)[1], scope)
+    config = config_of(scope["get_config"]().to_dict())
+    assert config.task == "s3_jax.segmentation"
+    assert not config.backbone.is_given
+    assert config.space.build().size() > 1
+    assert config.retrain.train == config.train

@@ -64,7 +64,7 @@ def test_a_segmentation_network_is_measured_at_one_scale_or_several(tmp_path: Pa
     write_masks(tmp_path / "set")
     once = commands.evaluate(model, commands.EvaluateOptions(**given))
     data = commands.EvaluateOptions(**given).data_config()
-    expected = inference.evaluate(
+    expected, _ = inference.evaluate(
         model, open_split(data, "val").splits.test, data, batch_size=1, progress=lambda count, what: None
     )
     names = {"data": "set", "split": "val", "images": 2}
@@ -73,9 +73,9 @@ def test_a_segmentation_network_is_measured_at_one_scale_or_several(tmp_path: Pa
     assert {name: once.record[name] for name in expected} == pytest.approx(expected)
     assert once.words.splitlines()[0] == f"miou            {expected['miou']:6.2f} %"
 
-    def scaled(model: Standalone, subset: Subset, data: object, **ways: object) -> Metrics:
+    def scaled(model: Standalone, subset: Subset, data: object, **ways: object) -> tuple[Metrics, int]:
         assert (ways["scales"], ways["flip"]) == ([0.5, 1.0], True)
-        return {"miou": 1.0}
+        return {"miou": 1.0}, 2
 
     monkeypatch.setattr(inference, "evaluate_scaled", scaled)
     several = commands.EvaluateOptions(**given, scales=("0.5", "1"), flip=True)
@@ -86,3 +86,28 @@ def test_a_segmentation_network_is_measured_at_one_scale_or_several(tmp_path: Pa
     (tmp_path / "others.txt").write_text("sky\nroad\nbus")
     with pytest.raises(S3Error, match="classes are sky, road, car, and the data's sky, road, bus: give those of"):
         commands.evaluate(model, commands.EvaluateOptions(**given, class_table=str(tmp_path / "others.txt")))
+
+
+@pytest.mark.parametrize("scales", [(), ("1", "0.5")])
+def test_a_damaged_image_is_named_or_left_out_and_not_counted(tmp_path: Path, scales: tuple[str, ...]) -> None:
+    model, given = segmenter(), {"path": str(tmp_path), "batch": 2, "scales": scales}
+    write_masks(tmp_path)
+    damaged = tmp_path / "images" / "val" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:400])
+    with pytest.raises(S3Error, match=r"1\.png.*--skip_bad_images"):
+        commands.evaluate(model, commands.EvaluateOptions(**given))
+    left = commands.evaluate(model, commands.EvaluateOptions(**given, skip_bad_images=True))
+    assert left.record["images"] == 1
+    for kind in ("images", "annotations"):
+        (tmp_path / kind / "val" / "1.png").unlink()
+    alone = commands.evaluate(model, commands.EvaluateOptions(**given))
+    assert left.record == pytest.approx(alone.record | {"data": left.record["data"]}, nan_ok=True)
+
+
+@pytest.mark.parametrize("scales", [(), ("1", "0.5")])
+def test_answers_that_are_not_finite_are_refused_at_one_scale_and_several(tmp_path: Path, scales) -> None:
+    model = segmenter()
+    model.network.decode.classifier.bias[...] = np.float32(np.nan)
+    write_masks(tmp_path)
+    with pytest.raises(S3Error, match="finite"):
+        commands.evaluate(model, commands.EvaluateOptions(path=str(tmp_path), batch=2, scales=scales))

@@ -103,7 +103,7 @@ def on_screen(result: dict[str, Any]) -> str:
 def measured(model: Standalone, finished: Search, split: str) -> Metrics:
     subset = getattr(open_task(finished.config).splits, split)
     data = finished.config.data
-    return inference.evaluate(model, subset, data, batch_size=16, progress=lambda count, what: None)
+    return inference.evaluate(model, subset, data, batch_size=16, progress=lambda count, what: None)[0]
 
 
 def test_a_runs_files_say_what_is_measured(finished):

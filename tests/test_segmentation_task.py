@@ -207,7 +207,7 @@ def test_an_image_smaller_than_its_canvas_is_answered_at_its_own_pixels(tmp_path
     both = inference.probabilities(run, task, subset, 0, (1.0,), flip=True)
     assert once.shape == (12, 18, 3)
     np.testing.assert_allclose(both, (once + mirrored) / 2, atol=1e-5)
-    metrics = inference.evaluate_scaled(model, subset, task.data, scales=(1.0,), progress=lambda count, what: None)
+    metrics, _ = inference.evaluate_scaled(model, subset, task.data, scales=(1.0,), progress=lambda count, what: None)
     assert np.isfinite(metrics["miou"])
     subset.source[0][0].save(tmp_path / "image.png")
     ((_, pixels, found),) = inference.predict(model, [tmp_path / "image.png"])
@@ -272,9 +272,10 @@ def test_one_network_is_trained_from_a_classifiers_weights_and_measured_again_fr
     assert result["params"] == sum(leaf.size for leaf in jax.tree.leaves(nnx.state(begun_like(settings), nnx.Param)))
     found = zoo.load(tmp_path / "network")
     data = SegmentationDataConfig(scene_size=16)
-    measured = inference.evaluate(
+    measured, count = inference.evaluate(
         found, open_task(settings).splits.test, data, batch_size=100, progress=lambda count, what: None
     )
+    assert count == result["dataset"]["splits"]["test"]["images"]
     assert measured == pytest.approx(result["metrics"])
     image = tmp_path / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(256, size=(20, 30, 3), dtype=np.uint8)).save(image)

@@ -7,7 +7,7 @@ import pytest
 
 from s3_jax.cost import Cost, Evaluated
 from s3_jax.et_error import DimensionMeasure, ETError, SpaceMeasure
-from s3_jax.slopes import Agreement, Line, Slope, agreement, fit_slopes, mean_measure, variance_between
+from s3_jax.slopes import Agreement, Line, Slope, agreement, fit_slopes, halves, mean_measure, variance_between
 from s3_jax.space import Architecture, Block, Stage
 
 SAMPLE = Evaluated(Architecture((Stage(32, (Block(2, 1.0, 32),)),)), Cost(5, 7), 20.0)
@@ -134,6 +134,18 @@ def test_agreement_of_halves_by_hand() -> None:
     assert found == Agreement(2, pytest.approx(-1.0), 0.0, 3)
     assert "slopes of 2 trainings and of 2 others correlate by -1.00" in found.in_words()
     assert "0.0 of 3 dimensions" in found.in_words()
+
+
+def test_every_training_is_in_either_half_and_left_out_alike() -> None:
+    ways = halves(5)
+    assert len(ways) == 10
+    left = [({*range(5)} - {*one} - {*other}).pop() for one, other in ways]
+    assert all(len(one) == len(other) == 2 for one, other in ways)
+    assert sorted(left.count(each) for each in range(5)) == [1, 2, 2, 2, 3]
+    of_many = halves(16)  # of 12,870
+    assert len(of_many) == 1000
+    together = sum((0 in one) == (1 in one) for one, _ in of_many) / 1000
+    assert together == pytest.approx(7 / 15, abs=0.05)
 
 
 def test_few_trainings_or_dimensions_have_no_agreement() -> None:

@@ -158,6 +158,24 @@ def test_a_run_that_cannot_be_done_keeps_no_other_from_it_and_is_told(make: Any)
     assert read_json(study.workdir / "study.json")["failed"] == {}
 
 
+def test_arms_of_a_seed_without_a_measured_one_are_told_as_left_out(make: Any, monkeypatch: Any) -> None:
+    study, tried = make("study"), []
+
+    def refuse(config: Any, folder: Path, **how: Any) -> Any:
+        tried.append(folder.name)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        raise S3Error("no space")
+
+    monkeypatch.setattr(running, "run_pipeline", refuse)
+    monkeypatch.setattr(running, "write_study", lambda plan, workdir, failed: failed)
+    with pytest.raises(
+        S3Error, match=r"2 of 2 runs could not be done.*arm grow: left out, as the arm measured of this"
+    ):
+        study.run(plan("1", "measured,grow"))
+    assert tried == ["measured"]
+
+
 def test_the_time_left_is_that_of_all_runs(tmp_path: Path) -> None:
     """Two runs of 10 units: the first took 5 s each, of the second one is done, so 9 are left."""
     whole = plan()

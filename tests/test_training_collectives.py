@@ -45,5 +45,13 @@ def test_loops_branches_and_started_operations_count_as_they_run():
     ]
 
 
+def test_counters_of_a_started_permutation_are_not_sent():
+    permuted = (
+        "(f32[64,128]{1,0}, f32[64,128]{1,0}, u32[], u32[]) collective-permute-start(%p), source_target_pairs={{0,1}}"
+    )
+    text = f"ENTRY %main (p: f32[64,128]) -> f32[64,128] {{\n  %start = {permuted}\n}}\n"
+    assert collectives(text) == [Collective("collective-permute", 1, 64 * 128 * 4)]
+
+
 def test_a_program_of_one_device_has_none():
     assert collectives("HloModule one\n\nENTRY %main (p: f32[]) -> f32[] {\n  ROOT %p = f32[] parameter(0)\n}\n") == []

@@ -16,7 +16,7 @@ from s3_jax.models.subnet import subnet_mask
 from s3_jax.networks import zoo
 from s3_jax.networks.classifier import ClassifierSpec
 from s3_jax.networks.standalone import About, Standalone
-from s3_jax.space import SearchSpace, StageSpace, largest, smallest
+from s3_jax.space import Architecture, SearchSpace, StageSpace, largest, smallest
 from s3_jax.task import variables_of
 from s3_jax.training.networks import merged
 from s3_jax.vqa import without_images
@@ -90,6 +90,18 @@ def test_s3_t_has_exactly_as_many_parameters_as_sohos_network(layers, expected):
     tokens = 16 + 10 * 16
     encoder = layers * (12 * 768**2 * tokens + 2 * 768 * tokens**2) + 160 * 768**2 + 768 * 3072 + 3072 * 3129
     assert spec.cost.macs == backbone.macs + encoder
+
+
+def test_canvases_are_those_that_the_maps_of_the_network_itself_tile():
+    """20 x 20 pixels in patches of 2: the maps of two stages have strides up to 4, those of four up to 16."""
+    config = tiny_config()
+    task = of_answers(
+        dataclasses.replace(config, data=dataclasses.replace(config.data, canvases=((20, 20),))), "abc", VOCABULARY
+    )
+    one = largest(SPACE).stages
+    assert nnx.eval_shape(lambda: task.network(Architecture(one), nnx.Rngs(0)))
+    with pytest.raises(S3Error, match="20 x 20 pixels do not fit a network whose coarsest map has a stride of 16"):
+        nnx.eval_shape(lambda: task.network(Architecture(one + one), nnx.Rngs(0)))
 
 
 def test_a_networks_cost_is_that_of_its_shapes():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_the_same_questions_are_measured_by_evaluate_and_their_answers_written(t
         result_of(trained)["metrics"]
     )
     results = json.loads((tmp_path / "results.json").read_text())
+    assert measured.record["questions"] == len(results) == 12
     assert [each["question_id"] for each in results] == sorted(
         number for image in range(101, 107) for number in (10 * image, 10 * image + 1)
     )
@@ -97,6 +99,16 @@ def test_the_same_questions_are_measured_by_evaluate_and_their_answers_written(t
             commands.evaluate(model, commands.EvaluateOptions(**given))
     finally:
         (tmp_path / "kept.json").rename(trained / "set" / "annotations_test.json")
+
+
+def test_questions_of_a_damaged_image_are_not_counted(trained, tmp_path):
+    shutil.copytree(trained / "set", tmp_path / "set")
+    damaged = next(
+        path for path in (tmp_path / "set").rglob("*") if path.suffix in (".jpg", ".png") and "101" in path.name
+    )
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    options = commands.EvaluateOptions(path=str(tmp_path / "set"), split="test", batch=5, skip_bad_images=True)
+    assert commands.evaluate(zoo.load(trained / "run" / "network"), options).record["questions"] == 10
 
 
 def test_a_question_is_answered_and_what_is_no_image_named(trained, tmp_path, capsys):

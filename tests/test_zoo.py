@@ -108,6 +108,10 @@ def test_an_unreachable_hub_and_a_missing_file_are_told(monkeypatch):
     with pytest.raises(S3Error, match="hf-hub:nobody/nothing: the hub's client is not installed"):
         zoo.pretrained("swin_t", "hf-hub:nobody/nothing")
     client = types.ModuleType("huggingface_hub")
+    client.hf_hub_download = lambda repository, file: (_ for _ in ()).throw(TimeoutError())
+    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+    with pytest.raises(S3Error, match=r"could not get model.safetensors of hf-hub:nobody/nothing: TimeoutError"):
+        zoo.pretrained("swin_t", "hf-hub:nobody/nothing")
     client.hf_hub_download = lambda repository, file: (_ for _ in ()).throw(ConnectionError(f"no way to {repository}"))
     monkeypatch.setitem(sys.modules, "huggingface_hub", client)
     with pytest.raises(S3Error, match=r"could not get model.safetensors of hf-hub:nobody/nothing: no way to nobody"):

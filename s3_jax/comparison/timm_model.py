@@ -19,7 +19,7 @@ from s3_jax.comparison.published import ROWS, TIMM
 from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
 from s3_jax.data.splits import Subset
-from s3_jax.errors import S3Error, listed
+from s3_jax.errors import S3Error, first_line, listed
 from s3_jax.finetune import training
 from s3_jax.networks.classes import match
 from s3_jax.networks.convert import check_finite, without_prefixes
@@ -187,8 +187,3 @@ def _load(network: nn.Module, tensors: Mapping[str, np.ndarray], problem: str) -
         name: tensor.astype(np.int64 if tensor.dtype.kind in "iu" else np.float32) for name, tensor in tensors.items()
     }
     network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in plain.items()})
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, as far as it goes into a message of one paragraph."""
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -210,7 +210,7 @@ class TorchCheckpoints:
         """
         import torch
 
-        from s3_jax.comparison.timm_model import first_line
+        from s3_jax.errors import first_line
 
         if not self._path.exists():
             return state

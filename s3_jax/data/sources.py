@@ -39,6 +39,14 @@ class BadImage(Exception):
     """An image that cannot be decoded; whoever asked for it knows its name and what to do about it."""
 
 
+def of_bad_image(name: str, error: BadImage) -> S3Error:
+    """What users are told of an image that is not to be left out."""
+    return S3Error(
+        f"{name}: {error}; replace it, or leave out such images with data.on_bad_image='skip' (of evaluate.py: "
+        "--skip_bad_images)"
+    )
+
+
 class ImageSource(Protocol):
     """Images with labels, by number."""
 

@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags, logging
 
 from s3_jax.data.randomness import EXAMPLE, MIX, ORDER, generator
-from s3_jax.data.sources import BadImage
+from s3_jax.data.sources import BadImage, of_bad_image
 from s3_jax.data.splits import Subset
 from s3_jax.errors import S3Error
 
@@ -173,9 +173,7 @@ class _Reader:
             if self.skip_bad:
                 logging.warning("skipped %s: %s", name, error)
                 return
-            raise S3Error(
-                f"{name}: {error}; replace it, or leave out such images with data.on_bad_image='skip'"
-            ) from error
+            raise of_bad_image(name, error) from error
         for key, array in ({"weight": np.ones((), np.float32)} | example).items():
             batch[key][place] = array
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from s3_jax.buckets import BucketPath
 from s3_jax.data.sources import OpenedSource, open_encoded
-from s3_jax.errors import S3Error
+from s3_jax.errors import S3Error, first_line
 from s3_jax.paths import any_path
 
 _MANY = 200_000  # records whose labels take long enough to be told of
@@ -139,8 +139,9 @@ def _named_builder(path: str, name: str) -> Any:
     try:
         return tfds.builder(name, data_dir=path or None)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise S3Error(f"data.name = {name!r}: {reason} (see https://www.tensorflow.org/datasets/catalog)") from error
+        raise S3Error(
+            f"data.name = {name!r}: {first_line(error)} (see https://www.tensorflow.org/datasets/catalog)"
+        ) from error
 
 
 def _prepare(path: str, name: str) -> None:
@@ -182,7 +183,7 @@ def _split(builder: Any, split: str, image_key: str, label_key: str, num_classes
     try:
         records = builder.as_data_source(split=split, decoders={image_key: tfds.decode.SkipDecoding()})
     except ValueError as error:
-        known, reason = ", ".join(map(repr, builder.info.splits)), str(error).strip().splitlines()[-1]
+        known, reason = ", ".join(map(repr, builder.info.splits)), (str(error).strip() or repr(error)).splitlines()[-1]
         raise S3Error(
             f"{builder.info.full_name} has no split {split!r}; its splits are {known}, and slices of them such as "
             f"'train[:90%]' ({reason})"

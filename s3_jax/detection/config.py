@@ -28,7 +28,9 @@ from s3_jax.limits import (
 
 SOURCES = ("scenes", "coco")
 
-_CHOICES = Limit("one whole number from 1 to 16,384 or more", lambda sides: bool(sides) and all(map(SIDE.holds, sides)))
+_CHOICES = Limit(
+    "at least one whole number, each from 1 to 16,384", lambda sides: bool(sides) and all(map(SIDE.holds, sides))
+)
 Sides = Annotated[tuple[int, ...], _CHOICES]
 
 

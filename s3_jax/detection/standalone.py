@@ -20,7 +20,7 @@ from s3_jax.detection.config import HeadConfig
 from s3_jax.detection.cost import cascade_cost
 from s3_jax.errors import S3Error
 from s3_jax.models.isotropic import IsotropicArchitecture
-from s3_jax.networks.convert import beside_backbone, load_weights, to_state_dict
+from s3_jax.networks.convert import begin_backbone, beside_backbone, load_weights, to_state_dict
 from s3_jax.networks.files import StateDict
 from s3_jax.networks.standalone import Spec, Standalone
 
@@ -55,7 +55,8 @@ class DetectionSpec(Spec):
         ids = self.category_ids
         if len(ids) != len(self.class_names) or len(set(ids)) != len(ids) or not all(map(_is_whole, ids)):
             raise S3Error(
-                f"category_ids = {ids!r}: expected another whole number for each of {len(self.class_names)} classes"
+                f"category_ids = {ids!r}: expected a whole number for each of the {len(self.class_names)} "
+                "classes, no two of them the same"
             )
         sizes = (self.test_scale, *self.canvases)
         if not self.canvases or not all(len(size) == 2 and all(map(_is_side, size)) for size in sizes):
@@ -136,9 +137,7 @@ def begin_with(network: CascadeMaskRCNN, spec: DetectionSpec, start: Standalone,
     if isinstance(start.spec.architecture, IsotropicArchitecture):
         raise S3Error("a plain transformer has no maps of several sizes, which a feature pyramid needs: give an S3")
     if not isinstance(start.spec, DetectionSpec):
-        tensors = to_state_dict(getattr(start.network, "backbone", start.network))
-        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("norm.", "head."))}
-        load_weights(network.backbone, kept, resize=True, reset_head=True)
+        begin_backbone(network.backbone, start.network)
         tell("the weights of another task's network in the backbone; the heads are random")
         return
     load_weights(network.backbone, to_state_dict(start.network.backbone), resize=True, reset_head=False)

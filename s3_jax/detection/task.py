@@ -191,8 +191,8 @@ def _warn_of_overflow(left_out: np.ndarray) -> None:
     if (left_out > 0).any():
         logging.log_first_n(
             logging.WARNING,
-            "%d boxes of an image had a score and no place among head.class_candidates: of these the best are looked "
-            "at (told once)",
+            "%d boxes of an image scored above head.score_threshold and were not looked at, since "
+            "head.class_candidates admits only the best (said once)",
             1,
             int(left_out.max()),
         )

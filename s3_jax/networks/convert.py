@@ -107,6 +107,18 @@ def timm_name(path: Path, network: AnyNetwork) -> str:
     return re.sub(r"^head\.", family_of(network).timm_classifier, name)
 
 
+def begin_backbone(
+    backbone: AnyNetwork, start: Any, *, without: tuple[str, ...] = ("norm.", "head."), own_norms: bool = True
+) -> None:
+    """Give a backbone, in place, the weights of another network's, whatever its task; bias tables are resized.
+
+    without: what the names of those begin with that are left. own_norms: output norms that `start` lacks stay.
+    """
+    tensors = to_state_dict(getattr(start, "backbone", start))
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(without)}
+    load_weights(backbone, kept, resize=True, reset_head=own_norms)
+
+
 def to_timm(tensors: Mapping[str, np.ndarray]) -> StateDict:
     """Without buffers and wrappers' prefixes, and under timm's names where they are those of the official releases.
 

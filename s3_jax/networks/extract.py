@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import partial
 from typing import Any
 
@@ -118,7 +119,8 @@ def _checked_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
 
 def _last_searched(workdir: AnyPath) -> int:
     """The number of the last space whose search is done."""
-    done = [int(path.parts[-3].removeprefix("space_")) for path in workdir.glob("space_*/search/best.json")]
+    folders = (path.parts[-3] for path in workdir.glob("space_*/search/best.json"))
+    done = [int(found[1]) for found in map(re.compile(r"space_(\d+)").fullmatch, folders) if found]
     if not done:
         raise S3Error(f"{workdir}: no search of this run is done; the same command that started it goes on with it")
     return max(done)

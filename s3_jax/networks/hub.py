@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3_jax.errors import S3Error
+from s3_jax.errors import S3Error, first_line
 from s3_jax.paths import AnyPath, user_path
 
 PREFIX = "hf-hub:"
@@ -26,6 +26,6 @@ def fetch(source: str) -> AnyPath:
         return Path(hf_hub_download(source.removeprefix(PREFIX), FILE))
     except Exception as error:  # the client raises what its HTTP library does
         raise S3Error(
-            f"could not get {FILE} of {source}: {str(error).splitlines()[0]}; look at the name and the network, or "
+            f"could not get {FILE} of {source}: {first_line(error)}; look at the name and the network, or "
             "give the path of a file"
         ) from error

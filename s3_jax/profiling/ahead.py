@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from s3_jax.config import Config, TrainConfig
 from s3_jax.data.splits import nothing
-from s3_jax.errors import S3Error
+from s3_jax.errors import S3Error, first_line
 from s3_jax.models.families import AnyArchitecture, Structure
 from s3_jax.models.subnet import subnet_mask
 from s3_jax.profiling.collectives import Collective, collectives
@@ -69,15 +69,14 @@ class Compiled(NamedTuple):
 
 
 def make_topology(name: str) -> Mesh:
-    """A mesh over chips that are not there, as `v5e:4x4`. Raises S3Error where libtpu is missing or knows no such."""
+    """A mesh over chips this machine has not, as `v5e:4x4`. Raises S3Error for unknown ones, and without libtpu."""
     os.environ.update({variable: os.environ.get(variable, value) for variable, value in _NO_DEVICE.items()})
     try:
         described = topologies.get_topology_desc(name, platform="tpu", **_OPTIONS.get(name.split(":")[0], {}))
     except Exception as error:  # libtpu raises what it likes
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise S3Error(
-            f"--topology={name}: {reason}; names are like v5e:4x4, v6e:4x4, v4:2x2x4, and compiling for them needs "
-            'libtpu: pip install "jax[tpu]"'
+            f"--topology={name}: {first_line(error)}; names are like v5e:4x4, v6e:4x4, v4:2x2x4, and compiling for "
+            'them needs libtpu: pip install "jax[tpu]"'
         ) from error
     return mesh_of(described.devices)
 

@@ -75,7 +75,10 @@ def _walk(
 
 def _result_bytes(type_text: str, kind: str, started: str | None) -> int:
     """Bytes of an operation's results; the type of most that are only started names the operands before them."""
-    arrays = [_bytes(element, dimensions) for element, dimensions in _ARRAY.findall(type_text)]
+    found = _ARRAY.findall(type_text)
+    if kind == "collective-permute":  # when started, its type ends with two counters, which are not sent
+        found = [each for each in found if each != ("u32", "")]
+    arrays = [_bytes(element, dimensions) for element, dimensions in found]
     with_operands = started and kind != "all-reduce" and len(arrays) > 1
     return sum(arrays[len(arrays) // 2 :] if with_operands else arrays)
 

@@ -128,13 +128,13 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
     subset = data.splits.test
     with progress_bar(Console(stderr=True), "images", len(subset)) as advance:
         if factors := options.factors():
-            metrics = inference.evaluate_scaled(
+            metrics, count = inference.evaluate_scaled(
                 model, subset, config, scales=factors, flip=options.flip, progress=advance
             )
         else:
-            metrics = inference.evaluate(model, subset, config, batch_size=options.batch, progress=advance)
+            metrics, count = inference.evaluate(model, subset, config, batch_size=options.batch, progress=advance)
     names = {"data": printable(data.name), "split": printable(options.split)}
-    return Measured(names | {"images": len(subset)} | metrics, _rows(metrics))
+    return Measured(names | {"images": count} | metrics, _rows(metrics))
 
 
 def _check_classes(network: tuple[str, ...], data: tuple[str, ...]) -> None:

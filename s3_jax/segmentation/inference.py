@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
 from PIL import Image
 
 from s3_jax.config import ModelConfig
 from s3_jax.data.image_files import ImageFiles
-from s3_jax.data.sources import BadImage, decode
+from s3_jax.data.sources import BadImage, decode, of_bad_image
 from s3_jax.data.splits import Subset
 from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, printable
@@ -74,8 +75,11 @@ def predict(model: Standalone, paths: Sequence[AnyPath]) -> Iterator[tuple[AnyPa
 
 def evaluate(
     model: Standalone, subset: Subset, data: SegmentationDataConfig, *, batch_size: int, progress: Advance
-) -> Metrics:
-    """The metrics of a network on images with masks whose classes are its own, each image seen once and whole."""
+) -> tuple[Metrics, int]:
+    """The metrics of a network on images with masks whose classes are its own, each seen once and whole; their number.
+
+    Raises S3Error for an unreadable image, unless the settings say to leave such out, and for answers not finite.
+    """
     task = task_of(model, data)
     lines = lines_of_network(
         task,
@@ -86,7 +90,7 @@ def evaluate(
         num_workers=data.num_workers,
         progress=progress,
     )
-    return task.score(lines)
+    return task.score(lines), len(lines)
 
 
 def evaluate_scaled(
@@ -97,16 +101,24 @@ def evaluate_scaled(
     scales: Sequence[float] = SCALES,
     flip: bool = True,
     progress: Advance,
-) -> Metrics:
+) -> tuple[Metrics, int]:
     """The same with the mean of the probabilities that the network gives at several scales, and mirrored."""
     task, run = task_of(model, data), _predicting(model)
     lines = []
     for row in range(len(subset)):
-        total = probabilities(run, task, subset, row, scales, flip)
-        _, classes = subset.source[int(subset.indices[row])]
+        progress(row, "")
+        index = int(subset.indices[row])
+        try:
+            total, (_, classes) = probabilities(run, task, subset, row, scales, flip), subset.source[index]
+        except BadImage as error:
+            name = subset.source.name(index)
+            if data.on_bad_image != "skip":
+                raise of_bad_image(name, error) from error
+            logging.warning("skipped %s: %s", name, error)
+            continue
+        check_finite(np.array([np.isfinite(total).all()]))
         lines.append({"image": row, "pixels": counts_of(total.argmax(-1), classes, len(task.class_names))})
-        progress(row + 1, "")
-    return metrics_of(task, lines)
+    return metrics_of(task, lines), len(lines)
 
 
 def probabilities(

@@ -13,7 +13,7 @@ from s3_jax.config import ModelConfig
 from s3_jax.cost import Cost
 from s3_jax.errors import S3Error
 from s3_jax.models.isotropic import IsotropicArchitecture
-from s3_jax.networks.convert import load_weights, to_state_dict
+from s3_jax.networks.convert import begin_backbone, load_weights, to_state_dict
 from s3_jax.networks.files import StateDict
 from s3_jax.networks.standalone import Spec, Standalone
 from s3_jax.segmentation import convert
@@ -111,10 +111,8 @@ def begin_with(network: UperNet, spec: SegmentationSpec, start: Standalone, tell
     if isinstance(start.spec.architecture, IsotropicArchitecture):
         raise S3Error("a plain transformer has no maps of several sizes, which UperNet needs: give an S3 or a Swin")
     if not isinstance(start.spec, SegmentationSpec):
-        tensors = to_state_dict(start.network)
-        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("norm.", "head."))}
-        load_weights(network.backbone, kept, resize=True, reset_head=True)
-        tell("the weights of a classifier in the backbone; its output norms and the heads are random")
+        begin_backbone(network.backbone, start.network)
+        tell("the weights of another task's network in the backbone; the heads are random")
         return
     load_weights(network.backbone, to_state_dict(start.network.backbone), resize=True, reset_head=False)
     sizes = [(each.class_names, each.channels, each.auxiliary_channels) for each in (spec, start.spec)]

@@ -61,8 +61,9 @@ def _do(plan: Plan, workdir: AnyPath, console: Console, stop: StopRequest) -> di
         folder = run.folder(workdir)
         if is_finished(folder) and (folder / "report" / "index.html").exists():
             continue
-        if PlannedRun(run.seed, MEASURED).title in failed:
-            continue  # the seed has nothing to be compared with
+        if PlannedRun(run.seed, MEASURED).title in failed:  # the seed has nothing to be compared with
+            failed[run.title] = f"left out, as the arm {MEASURED} of this seed could not be done"
+            continue
         say(console, f"run {number + 1} of {len(plan.runs)}: {run.title}, in {folder}")
         try:
             settings, words = plan.settings(run, workdir), _Words(plan, workdir, number)

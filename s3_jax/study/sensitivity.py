@@ -22,14 +22,13 @@ from s3_jax.mapping import from_record
 from s3_jax.paths import AnyPath
 from s3_jax.report import text
 from s3_jax.report.records import RunRecord, SpaceRecord, read_run
-from s3_jax.slopes import abscissa, fit_line
+from s3_jax.slopes import abscissa, fit_line, groups
 from s3_jax.space import map_sizes
 from s3_jax.study.tables import as_csv
 
 _TAUS = (0.5, 1.0, 2.0, 4.0)  # times the run's own
 _SAMPLES = (0.25, 0.5, 1.0)  # of the run's own
 _TOP_SHARES = (0.02, 0.1, 0.3, 1.0)  # of the samples; 1: the mean of all
-_MAX_GROUPS = 1000  # of trainings that are looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +77,9 @@ def sensitivity(workdir: AnyPath, name: str = "A") -> list[Row]:
 
 def decisions(slopes: np.ndarray, size: int, config: EvolutionConfig) -> Decisions:
     """Of slopes (R, D), one row for each training, what groups of `size` trainings decide by their means."""
-    groups = list(itertools.islice(itertools.combinations(range(len(slopes)), size), _MAX_GROUPS))
-    steps = [_steps(slopes[list(group)].mean(axis=0), config) for group in groups]
-    rests = [sorted({*range(len(slopes))} - {*group}) for group in groups]
+    chosen = groups(len(slopes), size)
+    steps = [_steps(slopes[list(group)].mean(axis=0), config) for group in chosen]
+    rests = [sorted({*range(len(slopes))} - {*group}) for group in chosen]
     pairs = [
         (own, _steps(slopes[list(other)].mean(axis=0), config))
         for own, rest in zip(steps, rests, strict=True)

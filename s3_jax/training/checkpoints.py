@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from s3_jax.buckets import BucketPath, refusals_as_s3_errors
-from s3_jax.errors import S3Error
+from s3_jax.errors import S3Error, first_line
 from s3_jax.paths import AnyPath
 from s3_jax.task import Variables
 from s3_jax.training.state import TrainState
@@ -163,10 +163,9 @@ def _damage(folder: AnyPath, step: int) -> Iterator[None]:
     except (S3Error, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # orbax and tensorstore raise many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise S3Error(
-            f"the checkpoint of update {step} in {folder} cannot be read: {reason[:300]}. Remove its folder, and the "
-            "same command goes on from the checkpoint before it, or from the beginning where there is none"
+            f"the checkpoint of update {step} in {folder} cannot be read: {first_line(error)[:300]}. Remove its "
+            "folder, and the same command goes on from the checkpoint before it, or from the beginning if there is none"
         ) from error
 
 

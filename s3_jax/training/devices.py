@@ -28,14 +28,19 @@ def start_processes() -> None:
     """Join the other processes of a run, where the environment says that there are some (JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID, or a cluster that JAX recognises when S3_JAX_DISTRIBUTED=1).
 
-    Must come before any other use of JAX. Once a process is lost, the others end within some HEARTBEAT_SECONDS.
+    Must come before any other use of JAX. Once a process is lost, the others end within some HEARTBEAT_SECONDS. Raises
+    S3Error for an environment that says it by halves.
     """
     if "JAX_COORDINATOR_ADDRESS" in os.environ and "JAX_NUM_PROCESSES" in os.environ:
+        try:
+            count, index = (int(os.environ[name]) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+        except (KeyError, ValueError) as error:
+            raise S3Error(
+                "JAX_COORDINATOR_ADDRESS is set, so JAX_NUM_PROCESSES and JAX_PROCESS_ID must be whole numbers, as "
+                f"2 and, for the first process, 0 ({error})"
+            ) from error
         jax.distributed.initialize(
-            os.environ["JAX_COORDINATOR_ADDRESS"],
-            int(os.environ["JAX_NUM_PROCESSES"]),
-            int(os.environ["JAX_PROCESS_ID"]),
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            os.environ["JAX_COORDINATOR_ADDRESS"], count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
     elif os.environ.get("S3_JAX_DISTRIBUTED") == "1":
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)

@@ -161,10 +161,13 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def start_run(config: Config, task: Task, workdir: AnyPath, console: Console, stop: StopRequest) -> Run:
+def start_run(
+    config: Config, task: Task, workdir: AnyPath, console: Console, stop: StopRequest, *, retrains: bool = True
+) -> Run:
     """Devices and task of a run in an opened folder, in which nothing is written yet: see `record_start`.
 
-    Raises S3Error for settings that do not fit them, and for other data than the run began with.
+    retrains: whether networks are trained by config.retrain too, as after a search; else its batches may have any size.
+    Raises S3Error for settings that do not fit devices and task, and for other data than the run began with.
     """
     if config.data.judge_fraction and task.splits.judge is None:
         raise S3Error(
@@ -173,7 +176,8 @@ def start_run(config: Config, task: Task, workdir: AnyPath, console: Console, st
         )
     mesh = make_mesh(config.run.num_devices)
     first, examples = jax.process_index() == 0, task.examples(task.splits.train, training=True)
-    for field, settings in (("train", config.train), ("retrain.train", config.retrain.train)):
+    trainings = {"train": config.train} | ({"retrain.train": config.retrain.train} if retrains else {})
+    for field, settings in trainings.items():
         check_batch_size(mesh, settings.batch_size, settings.accumulation_steps, f"config.{field}.batch_size")
         examples.check_batch(settings.batch_size, jax.process_count())
     check_batch_size(mesh, config.run.eval_batch_size, 1, "config.run.eval_batch_size")

@@ -92,7 +92,7 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
         task, lines = inference.answers_of(
             model, whole(source, options.split), config, batch_size=options.batch, progress=advance
         )
-    names = {"split": printable(options.split), "questions": len(source.questions)}
+    names = {"split": printable(options.split), "questions": sum(len(line["questions"]) for line in lines)}
     written = ""
     if options.results:
         write_whole(user_path(options.results), json.dumps(inference.results_of(lines)) + "\n")

@@ -16,7 +16,7 @@ from s3_jax.data.canvases import canvas_of
 from s3_jax.data.rescaling import Size
 from s3_jax.errors import S3Error
 from s3_jax.models.isotropic import IsotropicArchitecture
-from s3_jax.networks.convert import load_weights, to_state_dict
+from s3_jax.networks.convert import begin_backbone
 from s3_jax.networks.files import StateDict
 from s3_jax.networks.standalone import Input, Spec, Standalone
 from s3_jax.vqa import convert
@@ -134,10 +134,7 @@ def begin_with(network: VqaNetwork, spec: VqaSpec, start: Standalone, tell: Call
     """Give a network of a specification, in place, the weights of another that fit; see `begin_with` of the task."""
     if isinstance(start.spec.architecture, IsotropicArchitecture):
         raise S3Error("a plain transformer has no maps of several sizes: give an S3 or a Swin")
-    backbone = getattr(start.network, "backbone", start.network)
-    others = ("norm.", "head.", "output_norms.")
-    kept = {name: tensor for name, tensor in to_state_dict(backbone).items() if not name.startswith(others)}
-    load_weights(network.backbone, kept, resize=True, reset_head=False)
+    begin_backbone(network.backbone, start.network, without=("norm.", "head.", "output_norms."), own_norms=False)
     if not isinstance(start.spec, VqaSpec):
         tell("the weights of a network of another task in the backbone; all else is random")
         return

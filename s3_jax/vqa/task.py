@@ -72,9 +72,14 @@ class QuestionAnswering(Task):
     def network(
         self, structure: Structure, rngs: nnx.Rngs, *, batch_axis: str | None = None, platform: str | None = None
     ) -> VqaNetwork:
-        """BERT and a head on a window transformer. Raises S3Error for a plain transformer."""
+        """BERT and a head on a window transformer.
+
+        Raises S3Error for a plain transformer, and for canvases that its maps do not tile.
+        """
         if isinstance(structure, IsotropicArchitecture):
             raise S3Error("a plain transformer has no maps of several sizes: give an S3 or a Swin")
+        stride = self.model.patch_size * 2 ** (len(structure.stages) - 1)
+        check_canvases(self.data.canvases, (self.data.test_scale,), stride)
         return VqaNetwork(
             structure,
             model=self.model,
@@ -236,14 +241,6 @@ def open_task(config: VqaConfig) -> QuestionAnswering:
             "config.train.init_from: supernets of visual question answering begin at random; leave it out, or train "
             "one network, that of config.backbone.model"
         )
-    stages = _stages(config)
-    scales = (config.data.test_scale, (config.augment.long_side, config.augment.short_sides[1]))
-    check_canvases(config.data.canvases, scales, config.model.patch_size * 2 ** (stages - 1))
+    check_canvases(config.data.canvases, ((config.augment.long_side, config.augment.short_sides[1]),), 1)
     images = open_data(config.data, config.bert.tokens, config.seed)
     return QuestionAnswering(config.model, config.bert, config.head, images, config.data, config.augment)
-
-
-def _stages(config: VqaConfig) -> int:
-    if config.backbone.model:
-        return 4  # as all published models and those of a search have
-    return len(config.backbone.depth) or len(config.space.depth)
