@@ -3,8 +3,8 @@
     python -m s3_jax.main --config=configs/cifar10.py --workdir=runs/cifar10 --config.data.path=PREPARED
 
 PREPARED is a folder that TensorFlow Datasets has prepared as array_record (.../cifar10/3.0.2); without it, TFDS
-downloads and prepares the set, for which it may want TensorFlow installed. The run takes about 50 minutes on 2 cores
-(48 on 2026-11-25). For real accuracies take configs/cifar10_full.py and an accelerator.
+downloads and prepares the set, for which it may want TensorFlow installed. The run takes about 45 minutes on a CPU
+core or two (2026-11-27). For real accuracies take configs/cifar10_full.py and an accelerator.
 """
 
 import ml_collections

@@ -25,7 +25,7 @@ from absl import app, flags
 from s3_jax.config import Config, room_of
 from s3_jax.errors import S3Error
 from s3_jax.networks.record import read_record, task_of
-from s3_jax.paths import user_path
+from s3_jax.paths import printable, user_path
 
 _EXAMPLE = f"as {Config.task}.commands has them"
 # By the type of an option's default.
@@ -112,8 +112,8 @@ def options_of(part: Part) -> Any:
 def parse(command: str, arguments: list[str]) -> list[str]:
     """Parse a command's flags, with those of the model's task, and check these: a parser for `app.run`.
 
-    Where the task cannot be told, all tasks' flags are known: opening the model comes to the same, and tells why. Ends
-    the program with 2 for a flag or a value that the task does not have.
+    Where the task cannot be told, all tasks' flags are known: opening the model will fail for the same reason, and tell
+    it. Ends the program with 2 for a flag or a value that the task does not have.
     """
     try:
         task = _task_of_model(arguments)
@@ -210,3 +210,9 @@ def _refuse_foreign(task: str, own: Part, others: Mapping[str, Part]) -> None:
             f"the model is of task {task}, which has no {', '.join(given)}; its own flags are "
             f"{', '.join(f'--{name}' for name in known)}"
         )
+
+
+def metric_rows(metrics: Mapping[str, float]) -> str:
+    """A line for each metric, in percent; names in a column."""
+    width = max(map(len, map(printable, metrics)))
+    return "\n".join(f"{printable(name):{width}}  {value:6.2f} %" for name, value in metrics.items())

@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import ml_collections
 
@@ -35,8 +35,6 @@ from s3_jax.limits import (
 from s3_jax.mapping import UnknownField, converted, from_mapping
 from s3_jax.search import SearchConfig
 from s3_jax.space import DIMENSIONS, Architecture, Block, SearchSpace, Stage, StageSpace
-
-T = TypeVar("T")
 
 DTYPES = ("float32", "bfloat16")
 _SHORT_DTYPES = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16"}

@@ -141,7 +141,7 @@ def parse(arguments: list[str]) -> list[str]:
 def _settings_of_file(arguments: list[str]) -> ml_collections.ConfigDict | None:
     """What the file of --config returns: a task's own settings are known from it, without its libraries.
 
-    None where it cannot be had, for whatever reason: parsing the flags comes to the same, and tells it.
+    None where it cannot be had, for whatever reason: parsing the flags will fail for the same one, and tell it.
     """
     path = ""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):

@@ -35,7 +35,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Slope:
-    """The line y = slope * x + intercept (Eq. 7), a mean over trainings, with its standard error and that one's parts.
+    """The line y = slope * x + intercept (Eq. 7), a mean over trainings, with its standard error in two parts.
 
     Slope and standard errors are in percentage points of error per unit of x, the intercept in percent. What is not
     estimated is None. Of one training there is no training part, and the sampling part is the whole.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import zlib
@@ -38,6 +40,13 @@ def write_whole(path: AnyPath, content: bytes | str) -> None:
             f"cannot write {path}: {error.strerror or error}; make room or give the right to write there, and start "
             "the same command again"
         ) from error
+
+
+def as_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as the text of a CSV file."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 def as_json(record: Any, indent: int | None = None) -> str:

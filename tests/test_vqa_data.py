@@ -7,12 +7,12 @@ import pytest
 from vqa_sets import write_set
 
 from s3_jax.config import config_of, default_config
-from s3_jax.data.splits import Subset
+from s3_jax.data.splits import Subset, whole
 from s3_jax.data.stream import eval_batches, train_batches
 from s3_jax.errors import S3Error
 from s3_jax.vqa.answers import frequent_answers, read_answers, soft_scores
 from s3_jax.vqa.config import VqaAugmentConfig, VqaDataConfig
-from s3_jax.vqa.dataset import hold_out, open_data, open_split, shuffled, whole
+from s3_jax.vqa.dataset import hold_out, open_data, open_split, shuffled
 from s3_jax.vqa.examples import AskedExamples
 from s3_jax.vqa.images import asked_images
 from s3_jax.vqa.questions import Question, read_questions

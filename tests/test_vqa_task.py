@@ -15,6 +15,7 @@ from rich.console import Console
 from vqa_sets import write_set
 
 from s3_jax.config import config_of, default_config
+from s3_jax.data.splits import whole
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.finetune import transfer
 from s3_jax.networks import zoo
@@ -22,7 +23,7 @@ from s3_jax.networks.export import export_onnx, export_stablehlo
 from s3_jax.networks.files import read_state_dict
 from s3_jax.training.loop import StopRequest
 from s3_jax.vqa import commands, inference
-from s3_jax.vqa.dataset import open_split, whole
+from s3_jax.vqa.dataset import open_split
 from s3_jax.vqa.task import open_task
 
 pytest.importorskip("tokenizers")

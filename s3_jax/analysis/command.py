@@ -15,6 +15,7 @@ from s3_jax.analysis.attention import BlockAttention, attention_of, block_names,
 from s3_jax.analysis.box_plots import distances_figure
 from s3_jax.analysis.distances import TokenDistances, boxes_csv, boxes_of, distances_of, tokens_csv
 from s3_jax.analysis.maps import block_figure, overview_figure
+from s3_jax.data.pictures import name_of
 from s3_jax.errors import S3Error
 from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, printable
@@ -68,8 +69,7 @@ def draw(model: Standalone, paths: Sequence[AnyPath], out: AnyPath, choice: Choi
             blocks = look(image)
             found += [distances_of(str(path), block) for block in blocks]
             if drawn < choice.maps:
-                name = f"{number:04d}_{path.stem}" if len(paths) > 1 else path.stem
-                _write_maps(pixels, blocks, choice, out / printable(name))
+                _write_maps(pixels, blocks, choice, out / name_of(path, number, len(paths)))
                 drawn += 1
             advance(number + 1, "")
     if found:

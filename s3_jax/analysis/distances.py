@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from s3_jax.analysis.attention import BlockAttention
 from s3_jax.analysis.keys import mean_key_distance, mean_top_distance
 from s3_jax.paths import printable
+from s3_jax.writing import as_csv
 
 TOPS = (5, 10)  # of how many keys distances are means
 UNITS = ("tokens", "pixels")
@@ -75,13 +74,13 @@ def boxes_csv(boxes: Sequence[Box]) -> str:
     """The numbers of the box plots, a line for each box."""
     names = [field.name for field in dataclasses.fields(Box)]
     rows = ([_rounded(value) for value in dataclasses.astuple(box)] for box in boxes)
-    return _csv([names, *rows])
+    return as_csv([names, *rows])
 
 
 def tokens_csv(found: Sequence[TokenDistances]) -> str:
     """A line for each image, block, head (from 1) and token (row and column from 0), with distances in tokens."""
     names = ["image", "block", "head", "row", "column", "pixels_per_token", *(f"top_{top}_tokens" for top in TOPS)]
-    return _csv(itertools.chain([names], *map(_token_rows, found)))
+    return as_csv(itertools.chain([names], *map(_token_rows, found)))
 
 
 def _token_rows(each: TokenDistances) -> Iterator[list[str]]:
@@ -93,9 +92,3 @@ def _token_rows(each: TokenDistances) -> Iterator[list[str]]:
 
 def _rounded(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

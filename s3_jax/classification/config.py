@@ -49,8 +49,9 @@ class AugmentConfig:
     cutmix: NotNegative = 1.0  # alpha of the Beta distribution; 0 is off
     mix_switch: Probability = 0.5  # of cutmix where both are on
     label_smoothing: Probability = 0.1
-    # Views of an image that an epoch trains on, of a part of the images that is as many times smaller and new in every
-    # epoch: repeated augmentation (Hoffer et al., 2020; DeiT's RASampler has 3). 1 is off; the paper does not say.
+    # How often an epoch shows each image that it shows, augmented anew every time; it shows 1 / repeats of the images,
+    # others in each epoch: repeated augmentation (Hoffer et al., 2020; DeiT's RASampler has 3). 1 is off; the paper
+    # does not say.
     repeats: Count = 1
 
     def __post_init__(self) -> None:

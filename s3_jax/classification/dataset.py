@@ -13,9 +13,9 @@ from s3_jax.classification.config import ClassificationDataConfig
 from s3_jax.data.image_folder import open_image_folder
 from s3_jax.data.randomness import HOLDOUT, JUDGE, generator
 from s3_jax.data.sources import CachedImages, OpenedSource, open_digits
-from s3_jax.data.splits import Splits, Subset, check_apart, without
+from s3_jax.data.splits import Splits, Subset, check_all_apart, names_of_splits, without
 from s3_jax.data.tfds_source import open_tfds
-from s3_jax.errors import S3Error
+from s3_jax.errors import S3Error, listed
 from s3_jax.paths import expanded
 
 
@@ -60,18 +60,15 @@ def open_data(config: ClassificationDataConfig, *, seed: int) -> ImageData:
     Raises S3Error for settings that are none, a data set that is missing or unfit, an empty split, a test or holdout
     split that shares images with train, and a single class.
     """
-    if not config.train_split or not config.test_split:
-        raise S3Error("data.train_split and data.test_split must both name a split")
-    names = dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split)))
-    opened = _open_source(config, tuple(names))
+    names = names_of_splits(config)
+    opened = _open_source(config, names)
     if len(opened.class_names) < 2:
         raise S3Error(
             f"{opened.name} has the one class {', '.join(opened.class_names)}: there is nothing to tell apart"
         )
     subsets = {split: _whole(opened, split, config.cache_in_memory) for split in names}
     whole = subsets[config.train_split]
-    for field in ("test_split", "holdout_split"):
-        check_apart(whole, subsets.get(getattr(config, field)), field)
+    check_all_apart(subsets, config)
     if config.holdout_split:
         train, holdout = whole, subsets[config.holdout_split]
     else:
@@ -147,11 +144,8 @@ def _with_judge(splits: Splits, fraction: float, seed: int, class_names: tuple[s
 def _bad_judge_fraction(fraction: float, whole: Subset, train: Subset, lacking: Sequence[str]) -> str:
     wanted = f"data.judge_fraction = {fraction} of {len(whole):,} training images, {len(train):,} besides the holdout"
     if lacking:
-        more = f" and {len(lacking) - 10:,} more" if len(lacking) > 10 else ""
-        named = ", ".join(lacking[:10]) + more
-        return (
-            f"{wanted}: {len(lacking):,} classes have too few to train and judge on: {named}; add some, or set it to 0"
-        )
+        count, named = f"{len(lacking):,}", listed(lacking)
+        return f"{wanted}: {count} classes have too few to train and judge on: {named}; add some, or set it to 0"
     return f"{wanted}: it must leave some to train on and some to judge on; choose another, or 0 for none"
 
 
@@ -184,9 +178,8 @@ def held_of_classes(sizes: np.ndarray, fraction: float) -> np.ndarray:
 def _tell_small_classes(class_names: tuple[str, ...], sizes: np.ndarray) -> None:
     small = [name for name, size in zip(class_names, sizes, strict=True) if size < 2]
     if small:
-        more = f" and {len(small) - 10:,} more" if len(small) > 10 else ""
         logging.warning(
             "%s classes have fewer than two training images, so E-T Error and search do not see them: %s",
             f"{len(small):,}",
-            ", ".join(small[:10]) + more,
+            listed(small),
         )

@@ -15,7 +15,7 @@ from s3_jax.data import rand_augment as ra
 from s3_jax.data.sources import Box, decode, decoded_for
 
 CROP_ATTEMPTS = 10  # of a random crop or erased area to fit into the image
-LONGEST_WHOLE = 16  # sides of an image, the longer in shorter ones, that evaluation resizes before it crops
+LONGEST_WHOLE = 16  # longer over shorter side: the most at which evaluation resizes the whole image before it crops
 ERASE_AREA = (0.02, 1 / 3)  # share of the image
 ERASE_RATIO = (0.3, 1 / 0.3)  # height over width
 

@@ -7,6 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from s3_jax.paths import AnyPath, printable
+
 # How much the eye sees of a difference in red, green and blue.
 _EYE = np.array([2, 4, 3])
 
@@ -28,6 +30,11 @@ def default_colours(count: int) -> np.ndarray:
 
 def _squared_distance(colours: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (colours - other) ** 2 @ _EYE
+
+
+def name_of(path: AnyPath, number: int, count: int) -> str:
+    """The name of what is drawn of one of so many images: its own, with its number where there are several."""
+    return printable(f"{number:04d}_{path.stem}" if count > 1 else path.stem)
 
 
 def encoded(picture: Image.Image) -> bytes:

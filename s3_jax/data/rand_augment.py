@@ -47,13 +47,13 @@ def rand_augment(
 
 def adjust_brightness(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Black at factor 0, the image at 1; uint8 (H, W, 3)."""
-    return _look_up(pixels, _LEVELS * factor)
+    return looked_up(pixels, _LEVELS * factor)
 
 
 def adjust_contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
     """The image's mean grey at factor 0, the image at 1; uint8 (H, W, 3)."""
     mean = math.floor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).mean() + 0.5)
-    return _look_up(pixels, mean + (_LEVELS - mean) * factor)
+    return looked_up(pixels, mean + (_LEVELS - mean) * factor)
 
 
 def adjust_saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
@@ -76,7 +76,7 @@ def _auto_contrast(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarra
         present = np.flatnonzero(histogram)
         low, high = present[0], present[-1]
         tables.append(_LEVELS if high == low else (_LEVELS - low) * (255 / (high - low)))
-    return _look_up(pixels, np.stack(tables, axis=-1))
+    return looked_up(pixels, np.stack(tables, axis=-1))
 
 
 def _equalize(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray:
@@ -87,7 +87,7 @@ def _equalize(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray:
         step = (present.sum() - present[-1]) // 255  # the last level is left out, as Pillow does
         below = np.cumsum(histogram) - histogram
         tables.append((below + step // 2) // step if step else _LEVELS)
-    return _look_up(pixels, np.stack(tables, axis=-1))
+    return looked_up(pixels, np.stack(tables, axis=-1))
 
 
 def _invert(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray:
@@ -103,13 +103,13 @@ def _posterize(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray:
 def _solarize(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray:
     """Levels above a threshold inverted: none at strength 0, all at 1."""
     threshold = 256 - int(256 * abs(strength))
-    return _look_up(pixels, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
+    return looked_up(pixels, np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
 
 
 def _solarize_add(pixels: np.ndarray, strength: float, fill: Fill) -> np.ndarray:
     """Up to 110 added to levels below 128."""
     added = int(110 * abs(strength))
-    return _look_up(pixels, np.where(_LEVELS < 128, _LEVELS + added, _LEVELS))
+    return looked_up(pixels, np.where(_LEVELS < 128, _LEVELS + added, _LEVELS))
 
 
 def _enhancement(adjust: Callable[[np.ndarray, float], np.ndarray]) -> Operation:
@@ -167,7 +167,7 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def _look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
+def looked_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Each level replaced by the table's, (256,) for all channels or (256, 3); cut to whole numbers in 0..255."""
     levels = np.clip(table, 0, 255).astype(np.uint8)
     return cv2.LUT(pixels, levels if levels.ndim == 1 else levels.reshape(1, 256, 3))

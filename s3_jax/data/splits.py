@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,22 @@ class Source(Protocol):
     @property
     def identities(self) -> np.ndarray:
         """int64 (N,): a number for each image that no other of the data set has, whichever splits it is in."""
+
+
+class SplitNames(Protocol):
+    """Settings that name the splits of a data set by their uses; "" for a holdout that is drawn from train."""
+
+    @property
+    def train_split(self) -> str:
+        """Trained on."""
+
+    @property
+    def test_split(self) -> str:
+        """Used once, at the end."""
+
+    @property
+    def holdout_split(self) -> str:
+        """For E-T Error and search."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +95,24 @@ def nothing() -> Subset:
     """A subset without images, for those who ask a task for the shapes of its examples alone."""
     images = MemoryImages(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int64), "nothing")
     return Subset(images, np.arange(0), "none")
+
+
+def whole(source: Any, split: str) -> Subset:
+    """All images of a split."""
+    return Subset(source, np.arange(len(source)), split)
+
+
+def names_of_splits(config: SplitNames) -> tuple[str, ...]:
+    """The splits that a configuration uses, each once. Raises S3Error where it lacks one to train or to test on."""
+    if not config.train_split or not config.test_split:
+        raise S3Error("data.train_split and data.test_split must both name a split")
+    return tuple(dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split))))
+
+
+def check_all_apart(subsets: Mapping[str, Subset], config: SplitNames) -> None:
+    """Raises S3Error where a split that measures has images of the train split. subsets: whole splits by name."""
+    for field in ("test_split", "holdout_split"):
+        check_apart(subsets[config.train_split], subsets.get(getattr(config, field)), field)
 
 
 def check_apart(train: Subset, other: Subset | None, field: str) -> None:

@@ -64,8 +64,9 @@ def assigned(boxes: Array, valid: Array, objects: Array, real: Array, thresholds
     """The object of each box: int32 (N,), its number, or NEGATIVE or IGNORED.
 
     boxes (N, 4), of which those not `valid` (N,) are ignored; objects (G, 4), of which those not `real` (G,) do not
-    exist. Of several objects that overlap a box alike the first is its own. An object's best boxes, all that are
-    alike, become its own last, and the last object's first of all (mmdetection's MaxIoUAssigner).
+    exist. Of several objects that overlap a box alike the first is its own. In the end every object takes its best
+    boxes, all that tie; a box that is the best of several objects goes to the last of them (mmdetection's
+    MaxIoUAssigner).
     """
     found = _compared(boxes, valid, objects, real)
     result = jnp.where(found.overlap < thresholds.negative, NEGATIVE, IGNORED)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 
 from s3_jax.commands import DataOptions, Flag, Measured
-from s3_jax.data.pictures import encoded
+from s3_jax.data.pictures import encoded, name_of
 from s3_jax.detection.config import DetectionDataConfig
 from s3_jax.errors import S3Error, listed
 from s3_jax.paths import AnyPath, printable, user_path
@@ -80,9 +80,9 @@ def predict(model: Standalone, paths: Sequence[AnyPath], options: PredictOptions
             print(f"predict: {found}", file=sys.stderr)
             code = 2
             continue
-        name = f"{number:04d}_{found.path.stem}" if len(paths) > 1 else found.path.stem
+        name = name_of(found.path, number, len(paths))
         kept = _at_least(found, options.least_score)
-        overlay = _write_picture(model.spec, kept, out / f"{printable(name)}_objects.png")
+        overlay = _write_picture(model.spec, kept, out / f"{name}_objects.png")
         record = _record(model.spec, kept, number) | {"overlay": printable(overlay)}
         print(json.dumps(record) if as_json else _line(record, model.spec))
     return code

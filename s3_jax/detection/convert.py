@@ -13,8 +13,9 @@ import numpy as np
 
 from s3_jax.detection.cascade import CascadeMaskRCNN
 from s3_jax.networks import openmmlab
+from s3_jax.networks.convert import ParameterPath
 from s3_jax.networks.files import StateDict
-from s3_jax.networks.openmmlab import Path, Shape
+from s3_jax.networks.openmmlab import Shape
 
 _RENAMED = (
     (r"^pyramid\.laterals\.(\d+)\.", r"neck.lateral_convs.\1.conv."),
@@ -50,7 +51,7 @@ def load_weights(network: CascadeMaskRCNN, tensors: Mapping[str, np.ndarray]) ->
     openmmlab.load_weights(network, tensors, _HEADS)
 
 
-def _theirs(path: Path, array: np.ndarray) -> np.ndarray:
+def _theirs(path: ParameterPath, array: np.ndarray) -> np.ndarray:
     """An array as PyTorch has it: convolutions (O, C, k, k), of which the transposed one (C, O, k, k), and linear
     layers (O, C), the first after a RoI's map with inputs (C, 7, 7), flat."""
     match _layer(path):
@@ -65,7 +66,7 @@ def _theirs(path: Path, array: np.ndarray) -> np.ndarray:
     return array.reshape(-1)
 
 
-def _ours(path: Path, array: np.ndarray, shape: Shape) -> np.ndarray:
+def _ours(path: ParameterPath, array: np.ndarray, shape: Shape) -> np.ndarray:
     match _layer(path):
         case "doubling":
             return array.transpose(2, 3, 0, 1)
@@ -79,7 +80,7 @@ def _ours(path: Path, array: np.ndarray, shape: Shape) -> np.ndarray:
     return array.reshape(shape)
 
 
-def _layer(path: Path) -> str:
+def _layer(path: ParameterPath) -> str:
     """Of what kind of layer an array is the kernel; "" for biases and the like."""
     if path[-1] != "kernel":
         return ""

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from s3_jax.data.digit_scenes import MOST_DIGITS
-from s3_jax.data.splits import Splits, Subset, check_apart, hold_out
+from s3_jax.data.splits import Splits, Subset, check_all_apart, hold_out, names_of_splits, whole
 from s3_jax.detection.canvas import overflow
 from s3_jax.detection.coco import CocoImages, open_coco
 from s3_jax.detection.config import DetectionDataConfig
@@ -40,27 +40,24 @@ def open_data(config: DetectionDataConfig, seed: int) -> ObjectData:
     Images without objects are in no training, and in every evaluation: what is found there is wrong. Raises S3Error for
     a data set that is missing or unfit, and where a split that measures shares images with train.
     """
-    if not config.train_split or not config.test_split:
-        raise S3Error("data.train_split and data.test_split must both name a split")
-    names = tuple(dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split))))
+    names = names_of_splits(config)
     opened = _open_source(config, names)
-    subsets = {name: _whole(opened, name) for name in names}
-    whole = subsets[config.train_split]
-    for field in ("test_split", "holdout_split"):
-        check_apart(whole, subsets.get(getattr(config, field)), field)
+    subsets = {name: whole(opened.splits[name], name) for name in names}
+    check_all_apart(subsets, config)
+    train = subsets[config.train_split]
     if config.holdout_split:
-        train, holdout = whole, subsets[config.holdout_split]
+        kept, holdout = train, subsets[config.holdout_split]
     else:
-        train, holdout = hold_out(whole, config.holdout_fraction, seed)
-    splits = Splits(with_objects(train), with_objects(whole), holdout, subsets[config.test_split])
-    _tell(config, whole, splits)
+        kept, holdout = hold_out(train, config.holdout_fraction, seed)
+    splits = Splits(with_objects(kept), with_objects(train), holdout, subsets[config.test_split])
+    _tell(config, train, splits)
     return ObjectData(config.source, opened.name, opened.categories, splits)
 
 
 def open_split(config: DetectionDataConfig, split: str) -> ObjectData:
     """One split of a configuration's data set, as its test split; there is nothing to train on."""
     opened = _open_source(config, (split,))
-    subset = _whole(opened, split)
+    subset = whole(opened.splits[split], split)
     none = dataclasses.replace(subset, indices=np.arange(0))
     return ObjectData(config.source, opened.name, opened.categories, Splits(none, none, none, subset))
 
@@ -96,14 +93,10 @@ def _opened_scenes(config: DetectionDataConfig, names: tuple[str, ...]) -> Opene
     return opened
 
 
-def _whole(opened: OpenedObjects, name: str) -> Subset:
-    return Subset(opened.splits[name], np.arange(len(opened.splits[name])), name)
-
-
-def _tell(config: DetectionDataConfig, whole: Subset, splits: Splits) -> None:
+def _tell(config: DetectionDataConfig, train: Subset, splits: Splits) -> None:
     """What of the train split is not trained on."""
-    if without_any := len(whole) - len(splits.train_and_holdout):
-        told = f"{without_any:,} of {len(whole):,} images"
-        logging.warning("%s of split %s have no objects and are left out of training", told, whole.split)
-    if isinstance(whole.source, CocoImages) and (told := overflow(whole.source.object_counts, config.max_objects)):
-        logging.warning("%s: %s", whole.split, told)
+    if without_any := len(train) - len(splits.train_and_holdout):
+        told = f"{without_any:,} of {len(train):,} images"
+        logging.warning("%s of split %s have no objects and are left out of training", told, train.split)
+    if isinstance(train.source, CocoImages) and (told := overflow(train.source.object_counts, config.max_objects)):
+        logging.warning("%s: %s", train.split, told)

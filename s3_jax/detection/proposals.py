@@ -62,7 +62,7 @@ def of_class(values: Array, labels: Array) -> Array:
 
 
 def _best(boxes: Array, scores: Array, most: int) -> tuple[Array, Array]:
-    """The boxes of the highest scores, (most, 4) and (most,), of which those beyond a level's own score -inf."""
+    """The boxes of the highest scores (most, 4), and these (most,): -inf where a level lacks boxes."""
     count = min(most, len(scores))
     score, row = jax.lax.top_k(scores, count)
     missing = most - count

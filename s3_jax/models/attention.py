@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from s3_jax.models.heads import Heads, OverHeads, all_at_once
-from s3_jax.models.layers import Attention, Count, Linear, pad_to_multiple, product
+from s3_jax.models.layers import ActiveCount, Attention, Linear, pad_to_multiple, product
 from s3_jax.space import HEAD_DIM
 
 # What Swin adds to the logits of token pairs that are neighbours only because the map was rolled.
@@ -71,7 +71,7 @@ def attend_within(
     table: Array,
     windows: Windows,
     over_heads: OverHeads,
-    active: Count = None,
+    active: ActiveCount = None,
     shifted: Shifted = True,
 ) -> Array:
     """Attention of the tokens of each window to each other: (B, H, W, heads * 96) to (B, H, W, heads * 32).

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from s3_jax.models.layers import Count
+from s3_jax.models.layers import ActiveCount
 from s3_jax.models.recompute import pull_back, recomputed, zeros_of
 
 # Attention of one head (`attention.attend` in some windows): (what it is made of, whether windows shift) to its result.
@@ -28,7 +28,7 @@ class Heads(NamedTuple):
 
 # (attention of one head, heads, whether windows shift, how many of the heads count) to (B, H, W, heads * 32), zero for
 # the heads that do not count; None: all do.
-OverHeads = Callable[[OneHead, Heads, Any, Count], Array]
+OverHeads = Callable[[OneHead, Heads, Any, ActiveCount], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Execution:
     unrolled: bool  # a supernet's blocks one after another in the program, instead of a loop over them
 
 
-def all_at_once(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> Array:
+def all_at_once(attend: OneHead, heads: Heads, shifted: Any, active: ActiveCount) -> Array:
     """All heads in one batch of products, also those that do not count, whose results are set to zero.
 
     For a GPU, to which one head is a small operation. The backward pass computes them again: in a supernet `one_of`
@@ -53,7 +53,7 @@ def all_at_once(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> A
     return _side_by_side(jnp.where(counts, together(each, shifted), 0))
 
 
-def one_by_one(attend: OneHead, heads: Heads, shifted: Any, active: Count) -> Array:
+def one_by_one(attend: OneHead, heads: Heads, shifted: Any, active: ActiveCount) -> Array:
     """One head after another, so that only one has its logits in memory, and those that do not count are left out.
 
     The backward pass keeps nothing but what goes in, and computes each head again before it goes back. For a CPU, whose

@@ -18,7 +18,7 @@ from jax import Array
 
 from s3_jax.space import HEAD_DIM
 
-Count = int | Array | np.ndarray | None
+ActiveCount = int | Array | np.ndarray | None
 
 
 class LayerNorm(nnx.Module):
@@ -81,7 +81,7 @@ def _draws(key: Array, bound: float, size: int) -> Array:
     return jax.random.truncated_normal(key, -bound, bound, (size,))
 
 
-def active_mask(size: int, count: Count, dtype: jnp.dtype) -> Array | None:
+def active_mask(size: int, count: ActiveCount, dtype: jnp.dtype) -> Array | None:
     """Ones at the first `count` of `size` positions and zeros behind: (size,), or None where all are active."""
     return None if count is None else (jnp.arange(size) < count).astype(dtype)
 
@@ -91,7 +91,7 @@ def masked(x: Array, mask: Array | None) -> Array:
     return x if mask is None else x * mask
 
 
-def layer_norm(norm: LayerNorm, x: Array, count: Count = None, epsilon: float = 1e-5) -> Array:
+def layer_norm(norm: LayerNorm, x: Array, count: ActiveCount = None, epsilon: float = 1e-5) -> Array:
     """Layer normalisation over the trailing axes of `x` that `norm` has, of which the last has `count` active entries.
 
     x: (..., *norm.scale.shape), zero where inactive; fewer channels are the norm's first. Statistics are float32 and
@@ -136,7 +136,7 @@ def expand(layer: Linear, x: Array, computed: int | None = None) -> Array:
     return units + layer.bias[:computed].astype(x.dtype)
 
 
-def contract(layer: Linear, units: Array, active: Count = None, computed: int | None = None) -> Array:
+def contract(layer: Linear, units: Array, active: ActiveCount = None, computed: int | None = None) -> Array:
     """GELU of the MLP's units, of which the first `active` count, and their projection back to channels.
 
     (..., U) to (..., computed), the first `computed` channels (None: all). Of the weights' units the first U are used.

@@ -20,7 +20,7 @@ from s3_jax.models.attention import Shifted, Windows, attend_within, project_hea
 from s3_jax.models.block import residual_block
 from s3_jax.models.heads import Execution, OverHeads
 from s3_jax.models.layers import (
-    Count,
+    ActiveCount,
     LayerNorm,
     Linear,
     active_mask,
@@ -121,7 +121,7 @@ def _widths(space: StageSpace, every_width: bool) -> tuple[int, ...]:
 
 def _run_picked_block(
     parts: BlockParts,
-    dim: Count,
+    dim: ActiveCount,
     batch_axis: str | None,
     x: Array,
     turn: tuple[Any, BlockMask, Array, Array | None],
@@ -147,7 +147,7 @@ def _run_picked_block(
     return residual_block(attention, mlp, x, rate, key, batch_axis)
 
 
-def _qkv_of(inputs: tuple[LayerNorm, Array, Array], active: Count, *, dim: int) -> Array:
+def _qkv_of(inputs: tuple[LayerNorm, Array, Array], active: ActiveCount, *, dim: int) -> Array:
     """Norm and projection of the first `dim` channels of x (B, H, W, C): (B, H, W, heads * 96)."""
     norm, kernel, x = inputs
     return project_qkv(kernel[:dim], layer_norm(norm, x[..., :dim], active))
@@ -155,7 +155,7 @@ def _qkv_of(inputs: tuple[LayerNorm, Array, Array], active: Count, *, dim: int) 
 
 def _attend(
     inputs: tuple[Array, Array, Array],
-    settings: tuple[Count, Shifted],
+    settings: tuple[ActiveCount, Shifted],
     *,
     windows: Windows,
     over_heads: OverHeads,
@@ -165,7 +165,7 @@ def _attend(
     return attend_within(qkv, bias, table, windows, over_heads, *settings)
 
 
-def _project(inputs: tuple[Linear, Array], active: Count, *, dim: int, all_dims: int) -> Array:
+def _project(inputs: tuple[Linear, Array], active: ActiveCount, *, dim: int, all_dims: int) -> Array:
     """Output projection of the heads (B, H, W, heads * 32) to `dim` channels: (B, H, W, all_dims)."""
     proj, attended = inputs
     branch = project_heads(proj, attended, dim)
@@ -173,7 +173,7 @@ def _project(inputs: tuple[Linear, Array], active: Count, *, dim: int, all_dims:
 
 
 def _hidden_of(
-    inputs: tuple[LayerNorm, Linear, Array], active: Count, *, dim: int, hidden: int, all_hidden: int
+    inputs: tuple[LayerNorm, Linear, Array], active: ActiveCount, *, dim: int, hidden: int, all_hidden: int
 ) -> Array:
     """Norm of x (B, H, W, C) and `hidden` units of `dim` of its channels: (B, H, W, all_hidden)."""
     norm, layer, x = inputs
@@ -181,7 +181,7 @@ def _hidden_of(
 
 
 def _output_of(
-    inputs: tuple[Linear, Array], active: tuple[Count, Count], *, dim: int, hidden: int, all_dims: int
+    inputs: tuple[Linear, Array], active: tuple[ActiveCount, ActiveCount], *, dim: int, hidden: int, all_dims: int
 ) -> Array:
     """GELU and the second layer, `hidden` units (B, H, W, all_hidden) to `dim` channels (B, H, W, all_dims)."""
     layer, units = inputs

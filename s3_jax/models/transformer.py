@@ -2,7 +2,8 @@
 
 Both are `S3Transformer` and both compute their blocks with the same pure functions. A network's blocks may differ in
 shape, so they are a list and are unrolled. A supernet's are alike, so their weights are stacked on a leading depth axis
-and scanned; a `SubnetMask`, an argument like any other, says which run, how wide, and in which windows.
+and scanned, or on a CPU unrolled; a `SubnetMask`, an argument like any other, says which run, how wide, and in which
+windows.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from s3_jax.models.attention import Windows, window_attention, windows_of_block
 from s3_jax.models.block import residual_block
 from s3_jax.models.heads import OverHeads, execution_on
 from s3_jax.models.layers import (
+    ActiveCount,
     Attention,
-    Count,
     LayerNorm,
     Linear,
     Mlp,
@@ -263,7 +264,7 @@ def run_block(
     )
 
 
-def patch_merging(merge: PatchMerging, x: Array, inputs: Count = None, outputs: Count = None) -> Array:
+def patch_merging(merge: PatchMerging, x: Array, inputs: ActiveCount = None, outputs: ActiveCount = None) -> Array:
     """2x2 patches (B, H, W, C_in) to tokens (B, ceil(H / 2), ceil(W / 2), C_out): concatenate, norm, project."""
     x = pad_to_multiple(x, (2, 2))
     quarters = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]

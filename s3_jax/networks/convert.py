@@ -22,7 +22,7 @@ from s3_jax.models.subnet import Params
 from s3_jax.networks.files import StateDict
 from s3_jax.networks.resize import resize_positions, resize_table
 
-Path = tuple[Any, ...]
+ParameterPath = tuple[Any, ...]
 
 # Tensors of PyTorch that hold no weights: they follow from shapes, or count what an average was made of.
 _BUFFERS = re.compile(r"(relative_position_index|attn_mask|num_batches_tracked|^n_averaged)$")
@@ -53,7 +53,7 @@ def load_weights(network: AnyNetwork, tensors: Mapping[str, np.ndarray], *, resi
         found = {name: tensor for name, tensor in found.items() if not name.startswith("head.")}
         kept = {name for name, path in expected.items() if path[0] in ("head", "output_norms") and name not in found}
         expected = {name: path for name, path in expected.items() if name not in kept}
-    _check_names(found, expected)
+    check_names(found, expected)
     resized = {name: _resized(name, found[name], shapes[path], path, resize) for name, path in expected.items()}
     check_finite(resized)
     loaded = {path: jax.numpy.asarray(_from_theirs(path, resized[n], shapes[path])) for n, path in expected.items()}
@@ -92,13 +92,13 @@ def params_of(network: AnyNetwork) -> Params:
     return nnx.to_pure_dict(nnx.state(network, nnx.Param))
 
 
-def param_shapes(network: AnyNetwork) -> dict[Path, tuple[int, ...]]:
+def param_shapes(network: AnyNetwork) -> dict[ParameterPath, tuple[int, ...]]:
     """The shape of every parameter by its path."""
     flat = traverse_util.flatten_dict(params_of(network))
     return {path: np.shape(leaf) for path, leaf in flat.items()}
 
 
-def timm_name(path: Path, network: AnyNetwork) -> str:
+def timm_name(path: ParameterPath, network: AnyNetwork) -> str:
     """What timm calls a parameter."""
     name = ".".join(map(str, path))
     for pattern, replacement in _RENAMED:
@@ -151,7 +151,8 @@ def _timm_from_official(name: str, shift: int) -> str:
     return re.sub(r"^head\.(weight|bias)$", r"head.fc.\1", name)
 
 
-def _check_names(found: Mapping[str, np.ndarray], expected: Mapping[str, Path]) -> None:
+def check_names(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises S3Error where tensors of a state dict are missing or in surplus."""
     for names, what in ((expected.keys() - found.keys(), "has no"), (found.keys() - expected.keys(), "has a surplus")):
         if names:
             raise S3Error(f"the state dict {what} tensor {sorted(names)[0]}{and_more(len(names) - 1)}")
@@ -172,7 +173,7 @@ def checked(name: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
         return array.astype(np.float32, copy=False)
 
 
-def beside_backbone(network: Any) -> dict[Path, Any]:
+def beside_backbone(network: Any) -> dict[ParameterPath, Any]:
     """Parameters and running statistics of a network but those of its backbone, by their paths."""
     state = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(network)))
     return {path: leaf for path, leaf in state.items() if path[0] != "backbone"}
@@ -183,7 +184,7 @@ def _check_floating(name: str, array: np.ndarray) -> None:
         raise S3Error(f"tensor {name} of the state dict holds {array.dtype}, where weights are floating-point numbers")
 
 
-def _resized(name: str, tensor: np.ndarray, shape: tuple[int, ...], path: Path, resize: bool) -> np.ndarray:
+def _resized(name: str, tensor: np.ndarray, shape: tuple[int, ...], path: ParameterPath, resize: bool) -> np.ndarray:
     """A tensor in float32 and in the shape that PyTorch would have it in."""
     array = np.asarray(tensor)
     _check_floating(name, array)
@@ -197,7 +198,7 @@ def _resized(name: str, tensor: np.ndarray, shape: tuple[int, ...], path: Path, 
         return array.astype(np.float32)
 
 
-def _interpolated(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
+def _interpolated(array: np.ndarray, shape: tuple[int, ...], path: ParameterPath) -> np.ndarray:
     """A bias table or position embeddings for another window or image size; anything else as it is."""
     if path[-1] == "bias_table" and array.ndim == 2 and array.shape[1] == shape[-1]:
         side = math.isqrt(len(array))
@@ -211,7 +212,7 @@ def _interpolated(array: np.ndarray, shape: tuple[int, ...], path: Path) -> np.n
     return array
 
 
-def _inputs(path: Path, shape: tuple[int, ...]) -> int | None:
+def _inputs(path: ParameterPath, shape: tuple[int, ...]) -> int | None:
     """How many leading axes of a kernel are summed over; None for what is no kernel, and for a convolution 3."""
     if path[-1] != "kernel":
         return None
@@ -220,7 +221,7 @@ def _inputs(path: Path, shape: tuple[int, ...]) -> int | None:
     return 2 if path[-2] in ("proj", "reduction") and len(shape) == 3 else 1
 
 
-def _their_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _their_shape(path: ParameterPath, shape: tuple[int, ...]) -> tuple[int, ...]:
     inputs = _inputs(path, shape)
     if inputs == 3:
         return (shape[3], shape[2], shape[0], shape[1])
@@ -233,13 +234,13 @@ def _their_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (int(np.prod(shape)),)
 
 
-def _from_theirs(path: Path, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _from_theirs(path: ParameterPath, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if _inputs(path, shape) == 3:
         return array.transpose(2, 3, 1, 0)
     return (array.T if _inputs(path, shape) else array).reshape(shape)
 
 
-def _to_theirs(path: Path, array: np.ndarray) -> np.ndarray:
+def _to_theirs(path: ParameterPath, array: np.ndarray) -> np.ndarray:
     theirs, inputs = _their_shape(path, array.shape), _inputs(path, array.shape)
     if inputs == 3:
         return array.transpose(3, 2, 0, 1)

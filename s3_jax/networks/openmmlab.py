@@ -14,11 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 
-from s3_jax.errors import S3Error
 from s3_jax.networks import convert
 from s3_jax.networks.files import StateDict
 
-Path = tuple[Any, ...]
 Shape = tuple[int, ...]
 
 
@@ -30,8 +28,8 @@ class Heads(NamedTuple):
     """
 
     renamed: Sequence[tuple[str, str]]
-    theirs: Callable[[Path, np.ndarray], np.ndarray]
-    ours: Callable[[Path, np.ndarray, Shape], np.ndarray]
+    theirs: Callable[[convert.ParameterPath, np.ndarray], np.ndarray]
+    ours: Callable[[convert.ParameterPath, np.ndarray, Shape], np.ndarray]
 
 
 def to_state_dict(network: Any, heads: Heads) -> StateDict:
@@ -54,9 +52,7 @@ def load_weights(network: Any, tensors: Mapping[str, np.ndarray], heads: Heads) 
     own = {_name(path, heads): (path, leaf.shape) for path, leaf in convert.beside_backbone(network).items()}
     shapes = {name: _their_shape(heads, *place) for name, place in own.items()}
     shapes |= {_official(name): shape for name, shape in convert.state_dict_shapes(network.backbone).items()}
-    for names, what in ((shapes.keys() - kept.keys(), "has no"), (kept.keys() - shapes.keys(), "has a surplus")):
-        if names:
-            raise S3Error(f"the state dict {what} tensor {min(names)}{convert.and_more(len(names) - 1)}")
+    convert.check_names(kept, shapes)
     arrays = {name: convert.checked(name, kept[name], shape) for name, shape in shapes.items()}
     convert.check_finite(arrays)
     loaded = {path: jnp.asarray(heads.ours(path, arrays[name], shape)) for name, (path, shape) in own.items()}
@@ -65,11 +61,11 @@ def load_weights(network: Any, tensors: Mapping[str, np.ndarray], heads: Heads) 
     nnx.update(network, traverse_util.unflatten_dict(loaded))
 
 
-def _their_shape(heads: Heads, path: Path, shape: Shape) -> Shape:
+def _their_shape(heads: Heads, path: convert.ParameterPath, shape: Shape) -> Shape:
     return np.shape(heads.theirs(path, np.broadcast_to(np.float32(0), shape)))
 
 
-def _name(path: Path, heads: Heads) -> str:
+def _name(path: convert.ParameterPath, heads: Heads) -> str:
     name = ".".join(map(str, path))
     for pattern, replacement in heads.renamed:
         name = re.sub(pattern, replacement, name)

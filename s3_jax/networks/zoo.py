@@ -146,7 +146,7 @@ def pretrained(
     """A published model with the weights of a file (timm's or the official release's), or of `hf-hub:owner/name`.
 
     num_classes: of the classifier, None for as many as the weights have. resize, reset_head: as
-    `weights.convert.load_weights` has them. Raises S3Error where the weights are not this model's, and names the model
+    `networks.convert.load_weights` has them. Raises S3Error where the weights are not this model's, and names the model
     they look like.
     """
     tensors = _tensors(weights)

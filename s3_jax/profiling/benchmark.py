@@ -75,7 +75,7 @@ class Bench:
 
         fixed, random = (map(self._macs, subnets) for subnets in (fixed_subnets(self.space), self.subnets))
         macs = 3 * self.batch * (sum(fixed) + 2 * statistics.mean(random))
-        return self._with_peak("step_s", self._median_of(step), macs)
+        return self._with_peak(self._median_of(step), macs)
 
     def training(self) -> Figures:
         """Seconds of an update of one network on a batch of the configuration's data, and what it executes.
@@ -120,7 +120,7 @@ class Bench:
         variables, batch = self._variables(self.space), self._batch(training=False)
         masks = itertools.cycle(map(self._mask, self.subnets))
         macs = self.batch * statistics.mean(map(self._macs, self.subnets))
-        return self._with_peak("step_s", self._median_of(lambda: program(variables, batch, next(masks))), macs)
+        return self._with_peak(self._median_of(lambda: program(variables, batch, next(masks))), macs)
 
     def inference(self) -> Figures:
         """Images per second of a stand-alone network, the largest of the space where none is given."""
@@ -128,7 +128,7 @@ class Bench:
         program = evaluation_of(self.task, define(self.task, chosen), make_mesh(1))
         variables, batch = self._variables(chosen), self._batch(training=False)
         seconds = self._median_of(lambda: program(variables, batch, None))
-        figures = self._with_peak("step_s", seconds, self.batch * self._macs(chosen))
+        figures = self._with_peak(seconds, self.batch * self._macs(chosen))
         return figures | {"images_per_s": self.batch / seconds}
 
     def work(self) -> Figures:
@@ -205,11 +205,11 @@ class Bench:
         """Median seconds over the repeats, each of which goes through the subnets the same way."""
         return median_seconds(run, self.repeats)
 
-    def _with_peak(self, name: str, seconds: float, macs: float) -> Figures:
-        """The figure, and on a known accelerator the share of its peak that the subnets' own operations make."""
+    def _with_peak(self, seconds: float, macs: float) -> Figures:
+        """A step's time, and on a known accelerator the share of its peak that the subnets' own operations make."""
         kind = jax.devices()[0].device_kind
         peaks = [peak for prefix, peak in PEAKS.items() if kind.startswith(prefix)]
-        return {name: seconds} | ({"share_of_peak": 2 * macs / seconds / peaks[0]} if peaks else {})
+        return {"step_s": seconds} | ({"share_of_peak": 2 * macs / seconds / peaks[0]} if peaks else {})
 
 
 def median_seconds(run: Callable[[], Any], repeats: int) -> float:

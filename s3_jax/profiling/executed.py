@@ -100,7 +100,8 @@ def _needed_inputs(equation: Any, used: list[bool]) -> set[Any]:
 def _called(equation: Any) -> tuple[Jaxpr, Sequence[Value]] | None:
     """Jaxpr and constants of what an equation calls once, as jit and custom derivatives do; None for any other."""
     name = equation.primitive.name
-    if name in ("cond", "scan", "while") or name.startswith("scatter"):  # a scatter has one of the two values it joins
+    # The jaxpr of a scatter joins one old and one new number, and is no call.
+    if name in ("cond", "scan", "while") or name.startswith("scatter"):
         return None
     for value in equation.params.values():
         if isinstance(value, ClosedJaxpr):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.box
@@ -17,6 +15,7 @@ from s3_jax.report.names import names_of
 from s3_jax.report.records import RunRecord, SpaceRecord
 from s3_jax.report.rows import ResultRow, result_rows
 from s3_jax.space import DIMENSIONS
+from s3_jax.writing import as_csv
 
 _HEADINGS = ("Space", "E-T Error (%)", "Architectures", "Best architecture", "Params", "MACs")
 _SCREEN_HEADINGS = ("Space", "E-T\nError %", "Archi-\ntectures", "Best: depths\nand widths", "Params", "MACs")
@@ -58,7 +57,7 @@ def csv_tables(run: RunRecord) -> dict[str, str]:
         "slopes.csv": _slopes_csv(run.spaces),
         "sampled_errors.csv": _errors_csv(run.spaces),
     }
-    return {name: _csv(rows) for name, rows in tables.items() if len(rows) > 1}
+    return {name: as_csv(rows) for name, rows in tables.items() if len(rows) > 1}
 
 
 def _short_cells(row: ResultRow) -> tuple[str, ...]:
@@ -126,9 +125,3 @@ def _errors_csv(spaces: Sequence[SpaceRecord]) -> list[list[Any]]:
     for space in spaces:
         rows += [[space.name, error] for error in (space.errors.sampled_errors if space.errors else ())]
     return rows
-
-
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

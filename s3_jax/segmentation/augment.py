@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 
+from s3_jax.data.rand_augment import looked_up
 from s3_jax.data.rescaling import Scale, Size, rescaled_size, resized_to
 from s3_jax.segmentation.class_table import IGNORED
 from s3_jax.segmentation.config import SegmentationAugmentConfig
@@ -105,7 +106,7 @@ def photometric_distortion(
     hue is left out of its draws, though its opposite is not; here both are drawn.
     """
     if _happens(rng):
-        image = _looked_up(image, _LEVELS + rng.uniform(-config.brightness, config.brightness))
+        image = looked_up(image, _LEVELS + rng.uniform(-config.brightness, config.brightness))
     contrast_first = _happens(rng)
     if contrast_first:
         image = _random_contrast(image, rng, config.contrast)
@@ -137,17 +138,11 @@ def _happens(rng: np.random.Generator) -> bool:
 
 
 def _random_contrast(image: np.ndarray, rng: np.random.Generator, factors: tuple[float, float]) -> np.ndarray:
-    return _looked_up(image, _LEVELS * rng.uniform(*factors)) if _happens(rng) else image
+    return looked_up(image, _LEVELS * rng.uniform(*factors)) if _happens(rng) else image
 
 
 def _in_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
     """The image with its hue (channel 0, of 180) or saturation (1, of 255) replaced by a table's, (256,)."""
     tables = np.repeat(_LEVELS[:, None], 3, axis=1)
     tables[:, channel] = table
-    return cv2.cvtColor(_looked_up(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables), cv2.COLOR_HSV2RGB)
-
-
-def _looked_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Each level replaced by the table's, (256,) for all channels or (256, 3); cut to whole numbers in 0..255."""
-    levels = np.clip(table, 0, 255).astype(np.uint8)
-    return cv2.LUT(pixels, levels if levels.ndim == 1 else levels.reshape(1, 256, 3))
+    return cv2.cvtColor(looked_up(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables), cv2.COLOR_HSV2RGB)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
-from s3_jax.commands import DataOptions, Flag, Measured
-from s3_jax.data.pictures import encoded
+from s3_jax.commands import DataOptions, Flag, Measured, metric_rows
+from s3_jax.data.pictures import encoded, name_of
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable, user_path
 from s3_jax.progress import progress_bar
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from s3_jax.networks.standalone import Standalone
     from s3_jax.segmentation.standalone import SegmentationSpec
-    from s3_jax.task import Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +92,7 @@ def predict(model: Standalone, paths: Sequence[AnyPath], options: PredictOptions
             code = 2
             continue
         path, pixels, classes = found
-        name = f"{number:04d}_{path.stem}" if len(paths) > 1 else path.stem
-        overlay = _write_pictures(model.spec, pixels, classes, out / printable(name))
+        overlay = _write_pictures(model.spec, pixels, classes, out / name_of(path, number, len(paths)))
         shares = pictures.shares_of(classes, model.spec.class_names)
         record = {"path": printable(path), "overlay": printable(overlay), "classes": shares}
         print(json.dumps(record) if as_json else _line(record))
@@ -134,16 +132,10 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
         else:
             metrics, count = inference.evaluate(model, subset, config, batch_size=options.batch, progress=advance)
     names = {"data": printable(data.name), "split": printable(options.split)}
-    return Measured(names | {"images": count} | metrics, _rows(metrics))
+    return Measured(names | {"images": count} | metrics, metric_rows(metrics))
 
 
 def _check_classes(network: tuple[str, ...], data: tuple[str, ...]) -> None:
     if data != network:
         known, given = (", ".join(names[:10]) for names in (network, data))
         raise S3Error(f"the network's classes are {known}, and the data's {given}: give those of the network in order")
-
-
-def _rows(metrics: Metrics) -> str:
-    """A line for each metric; names in a column."""
-    width = max(map(len, map(printable, metrics)))
-    return "\n".join(f"{printable(name):{width}}  {value:6.2f} %" for name, value in metrics.items())

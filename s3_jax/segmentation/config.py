@@ -75,7 +75,8 @@ class SegmentationAugmentConfig:
     scale: Scale = (2048, 512)
     ratio: Annotated[tuple[float, float], increasing(number(0, 100, above=True))] = (0.5, 2.0)
     crop: Side = 512  # side of the random crop; a smaller image is padded
-    # Share of the pixels that count which no class of a crop may reach, where ten crops have one such; 1 is off.
+    # Largest share of a crop's counted pixels that one class may cover: up to ten crops are drawn to find one below it,
+    # then another is taken as it is. 1 is off.
     largest_class: Annotated[float, number(0, 1, above=True)] = 0.75
     horizontal_flip: Probability = 0.5
     photometric: bool = True  # distortion of brightness, contrast, saturation and hue, each with probability 0.5

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from s3_jax.networks import openmmlab
+from s3_jax.networks.convert import ParameterPath
 from s3_jax.networks.files import StateDict
-from s3_jax.networks.openmmlab import Path, Shape
+from s3_jax.networks.openmmlab import Shape
 from s3_jax.segmentation.upernet import UperNet
 
 _RENAMED = (
@@ -45,14 +46,14 @@ def load_weights(network: UperNet, tensors: Mapping[str, np.ndarray]) -> None:
     openmmlab.load_weights(network, tensors, _HEADS)
 
 
-def _theirs(path: Path, array: np.ndarray) -> np.ndarray:
+def _theirs(path: ParameterPath, array: np.ndarray) -> np.ndarray:
     """Kernels (k, k, C, O) or (C, O) as PyTorch has them, (O, C, k, k)."""
     if array.ndim == 2:
         array = array[None, None]
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
 
 
-def _ours(path: Path, array: np.ndarray, shape: Shape) -> np.ndarray:
+def _ours(path: ParameterPath, array: np.ndarray, shape: Shape) -> np.ndarray:
     return array.transpose(2, 3, 1, 0).reshape(shape) if array.ndim == 4 else array
 
 

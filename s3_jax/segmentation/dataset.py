@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from s3_jax.data.splits import Splits, Subset, check_apart, hold_out
+from s3_jax.data.splits import Splits, check_all_apart, hold_out, names_of_splits, whole
 from s3_jax.errors import S3Error
 from s3_jax.paths import expanded
 from s3_jax.segmentation.class_table import ClassTable, OpenedMasks, read_class_table
@@ -36,25 +36,22 @@ def open_data(config: SegmentationDataConfig, seed: int) -> MaskData:
 
     Raises S3Error for a data set that is missing or unfit, and where a split that measures shares images with train.
     """
-    if not config.train_split or not config.test_split:
-        raise S3Error("data.train_split and data.test_split must both name a split")
-    names = tuple(dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split))))
+    names = names_of_splits(config)
     opened = _open_source(config, names)
-    subsets = {name: Subset(opened.splits[name], np.arange(len(opened.splits[name])), name) for name in names}
-    whole = subsets[config.train_split]
-    for field in ("test_split", "holdout_split"):
-        check_apart(whole, subsets.get(getattr(config, field)), field)
+    subsets = {name: whole(opened.splits[name], name) for name in names}
+    check_all_apart(subsets, config)
+    train = subsets[config.train_split]
     if config.holdout_split:
-        train, holdout = whole, subsets[config.holdout_split]
+        kept, holdout = train, subsets[config.holdout_split]
     else:
-        train, holdout = hold_out(whole, config.holdout_fraction, seed)
-    return MaskData(config.source, opened.name, opened.table, Splits(train, whole, holdout, subsets[config.test_split]))
+        kept, holdout = hold_out(train, config.holdout_fraction, seed)
+    return MaskData(config.source, opened.name, opened.table, Splits(kept, train, holdout, subsets[config.test_split]))
 
 
 def open_split(config: SegmentationDataConfig, split: str) -> MaskData:
     """One split of a configuration's data set, as its test split; there is nothing to train on."""
     opened = _open_source(config, (split,))
-    subset = Subset(opened.splits[split], np.arange(len(opened.splits[split])), split)
+    subset = whole(opened.splits[split], split)
     none = dataclasses.replace(subset, indices=np.arange(0))
     return MaskData(config.source, opened.name, opened.table, Splits(none, none, none, subset))
 

@@ -11,8 +11,7 @@ from s3_jax.paths import AnyPath
 from s3_jax.report import text, theme
 from s3_jax.study.best import Outcome, deviation_between_seeds
 from s3_jax.study.statistics import Estimate
-from s3_jax.study.tables import as_csv
-from s3_jax.writing import write_whole
+from s3_jax.writing import as_csv, write_whole
 
 
 def write_bests(outcomes: Sequence[Outcome], score_name: str, workdir: AnyPath) -> AnyPath:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from s3_jax.report import text, theme
 from s3_jax.report.names import Names
 from s3_jax.report.sample_figures import running_mean
-from s3_jax.study.records import JUDGE, Study
+from s3_jax.study.records import Study
 
 _MARKERS = "os^Dv"
 _SPREAD = 0.5  # of the distance from a space to the next, over which the arms stand side by side
@@ -59,11 +57,6 @@ def costs_figure(study: Study, images: str, names: Names, *, width: float) -> Fi
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.quantity(value)))
     return _with_legend(figure, axes)
-
-
-def shown_images(study: Study) -> Sequence[str]:
-    """The images that figures show errors on: those that chose nothing where there are some."""
-    return [JUDGE] if JUDGE in study.images else study.images[:1]
 
 
 def _panel(width: float) -> tuple[Figure, Axes]:

@@ -13,7 +13,6 @@ from s3_jax.report.page import templates
 from s3_jax.study import statistics
 from s3_jax.study.claims import Claim
 from s3_jax.study.differences import Compared, judging_images
-from s3_jax.study.figures import shown_images
 from s3_jax.study.plan import Plan, PlannedRun
 from s3_jax.study.records import Study
 from s3_jax.study.statistics import Interval
@@ -75,7 +74,6 @@ def _view(study: Study, figures: Figures) -> dict[str, Any]:
         "rows": arm_rows(study),
         "runs": _runs(plan, study),
         "images": judging_images(study),
-        "shown_images": next(iter(shown_images(study)), ""),
         "figures": figures,
         "settings": plan.to_json()["settings"],
         "rule": statistics,

@@ -154,7 +154,7 @@ def _chosen(spaces: Sequence[SearchedSpace], name: str) -> SearchedSpace:
 
 
 def _drawn(run: Run, chosen: SearchedSpace, count: int) -> list[Architecture]:
-    """Different architectures of a space, under the limit that its samples had; more begin with those of fewer."""
+    """Different architectures of a space under its samples' limit; a larger count begins with those of a smaller."""
     size, settings = chosen.space.size(), run.config.evolution
     if not MIN_ARCHITECTURES <= count <= size:
         raise S3Error(

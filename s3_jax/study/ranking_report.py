@@ -14,8 +14,7 @@ from s3_jax.report import text, theme
 from s3_jax.report.names import Names
 from s3_jax.study.ranking import Ranked, Ranking
 from s3_jax.study.statistics import Estimate
-from s3_jax.study.tables import as_csv
-from s3_jax.writing import write_whole
+from s3_jax.writing import as_csv, write_whole
 
 _WIDTH = 7.4  # inches
 _BAR = 0.27  # of the distance from a network to the next

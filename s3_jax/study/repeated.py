@@ -18,9 +18,10 @@ MIN_TRAININGS = 4  # with fewer a half has no deviation of its own
 
 
 def repeated(workdir: AnyPath, name: str = "A") -> dict[str, float]:
-    """What tells how far slopes repeat, by what it is; nothing where the space has fewer than 4 trainings.
+    """How far slopes repeat from training to training, as numbers by their descriptions.
 
-    Nor where its slopes have no standard errors. Raises S3Error where the space's file is damaged.
+    Empty where the space has fewer than 4 trainings, or its slopes no standard errors. Raises S3Error where the space's
+    file is damaged.
     """
     index = next((number for number in range(1000) if space_name(number) == name), 0)
     slopes, errors = read_record(workdir / f"space_{index}" / "et_error.json", _lines)

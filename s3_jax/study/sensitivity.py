@@ -24,7 +24,7 @@ from s3_jax.report import text
 from s3_jax.report.records import RunRecord, SpaceRecord, read_run
 from s3_jax.slopes import abscissa, fit_line, groups
 from s3_jax.space import map_sizes
-from s3_jax.study.tables import as_csv
+from s3_jax.writing import as_csv
 
 _TAUS = (0.5, 1.0, 2.0, 4.0)  # times the run's own
 _SAMPLES = (0.25, 0.5, 1.0)  # of the run's own

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from s3_jax.study.claims import Claim
 from s3_jax.study.differences import Compared
 from s3_jax.study.records import HOLDOUT, JUDGE, StudiedSpace, Study
 from s3_jax.study.statistics import Interval, interval
+from s3_jax.writing import as_csv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +112,3 @@ def _compared(each: Compared) -> list[str]:
 
 def _ends(found: Interval | None) -> list[float | None]:
     return [found.mean, found.low, found.high] if found else [None] * 3
-
-
-def as_csv(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as the text of a CSV file."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

@@ -14,8 +14,8 @@ from s3_jax.paths import AnyPath
 from s3_jax.report import theme
 from s3_jax.report.names import names_of
 from s3_jax.study.claims import claims
-from s3_jax.study.differences import differences
-from s3_jax.study.figures import arms_figure, costs_figure, shown_images
+from s3_jax.study.differences import differences, judging_images
+from s3_jax.study.figures import arms_figure, costs_figure
 from s3_jax.study.page import page
 from s3_jax.study.plan import Plan
 from s3_jax.study.records import Study, read_study
@@ -76,16 +76,13 @@ def is_written(plan: Plan, workdir: AnyPath) -> bool:
 
 def _figures(study: Study) -> dict[str, dict[str, Figure]]:
     """Each on a wide and on a narrow screen; none where no run is finished."""
-    names, found = names_of(study.of_data), {}
-    for images in shown_images(study):
-        drawn: dict[str, Any] = {
-            "et_errors": partial(arms_figure, study, images),
-            "error_over_macs": partial(costs_figure, study, images, names),
-        }
-        found = {
-            name: {variant: draw(width=width) for variant, width in _WIDTHS.items()} for name, draw in drawn.items()
-        }
-    return found
+    if not (images := judging_images(study)):
+        return {}
+    drawn: dict[str, Any] = {
+        "et_errors": partial(arms_figure, study, images),
+        "error_over_macs": partial(costs_figure, study, images, names_of(study.of_data)),
+    }
+    return {name: {variant: draw(width=width) for variant, width in _WIDTHS.items()} for name, draw in drawn.items()}
 
 
 def _markup(name: str, sizes: Mapping[str, Figure]) -> dict[str, list[Markup]]:

@@ -104,7 +104,7 @@ def lines_of_network(
 ) -> list[Line]:
     """The task's record of every example that counts, as a network by itself has it, on all devices.
 
-    progress: as `progress.progress_bar` yields it. Raises S3Error where there is none.
+    progress: as `progress.progress_bar` yields it. Raises S3Error where no example could be read.
     """
     mesh = make_mesh()
     step = evaluation_of(task, nnx.split(network)[0], mesh)

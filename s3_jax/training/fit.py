@@ -75,7 +75,7 @@ def fit(
 
 
 def _programs(run: Run, structure: Structure, config: TrainConfig, length: Length) -> Training:
-    """Those of a training; where the one before was alike, they are its."""
+    """The programs of a training: those of the last one again where structure, settings and length are the same."""
     key = (structure, config, length)
     if key not in run.trainings:
         run.trainings.clear()  # programs are large, and networks are trained one after the other

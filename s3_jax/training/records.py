@@ -173,7 +173,7 @@ class Metrics:
         self._lines.replace(r for r in lines if r["phase"] != phase or r["step"] <= step)
 
     def write(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """One line for `phase`, e.g. "space_0/train", at update `step`."""
+        """One line for `phase`, e.g. "space_0" or "retrain/best_C", at update `step`."""
         if not self._active:
             return
         self._lines.append({"phase": phase, "step": step, **values})

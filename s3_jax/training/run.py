@@ -37,7 +37,7 @@ class Run:
     clock: Clock
     # Programs that evaluate, by the definition of their network: a supernet's serves all of its subnets.
     evaluations: dict[nnx.GraphDef, Callable[..., dict[str, Array]]] = field(default_factory=dict)
-    # Those of the newest training: one of the same network by the same settings, with another seed, compiles nothing.
+    # The programs of the newest training, kept so that the same training with another seed compiles nothing.
     trainings: dict[Any, Training] = field(default_factory=dict)
 
     @property

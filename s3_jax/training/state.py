@@ -34,7 +34,10 @@ class TrainState(NamedTuple):
 
 
 def learning_rate(config: TrainConfig, steps_per_epoch: float, num_steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, and a cosine or a line to the minimal rate at `num_steps` updates, or steps."""
+    """Linear warm-up from 0, then what `config.schedule` says.
+
+    A cosine or a line to the minimal rate at `num_steps` updates, or a tenth of the rate after each of `drop_epochs`.
+    """
     warmup = min(round(config.warmup_epochs * steps_per_epoch), num_steps - 1)
     if config.schedule == "steps":
         return _warmed_up(_falling_in_steps(config, steps_per_epoch), warmup)

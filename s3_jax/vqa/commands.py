@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 
-from s3_jax.commands import DataOptions, Flag, Measured
+from s3_jax.commands import DataOptions, Flag, Measured, metric_rows
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable, user_path
 from s3_jax.progress import progress_bar
@@ -19,7 +19,6 @@ from s3_jax.writing import write_whole
 
 if TYPE_CHECKING:
     from s3_jax.networks.standalone import Standalone
-    from s3_jax.task import Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +82,9 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
 
     Without annotations, as of a challenge's test split, the answers alone. Raises S3Error for data that are missing.
     """
+    from s3_jax.data.splits import whole
     from s3_jax.vqa import inference
-    from s3_jax.vqa.dataset import open_split, whole
+    from s3_jax.vqa.dataset import open_split
 
     config = options.data_config()
     source = open_split(config, options.split, without_annotations=bool(options.results))
@@ -100,10 +100,4 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
     if not all(question.answers for question in source.questions):
         return Measured(names, f"there are no annotations to measure them by; {written}")
     metrics = task.score(lines)
-    return Measured(names | metrics, "\n".join(filter(None, (_rows(metrics), written))))
-
-
-def _rows(metrics: Metrics) -> str:
-    """A line for each metric; names in a column."""
-    width = max(map(len, map(printable, metrics)))
-    return "\n".join(f"{printable(name):{width}}  {value:6.2f} %" for name, value in metrics.items())
+    return Measured(names | metrics, "\n".join(filter(None, (metric_rows(metrics), written))))

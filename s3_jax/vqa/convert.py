@@ -19,8 +19,6 @@ from s3_jax.networks import convert
 from s3_jax.networks.files import StateDict
 from s3_jax.vqa.network import VqaNetwork
 
-Path = tuple[Any, ...]
-
 _BERT = ("words", "layers")  # the parts of a network that are BERT's
 _NAMES = (
     (r"^words\.words$", "bert.embeddings.word_embeddings.weight"),
@@ -115,15 +113,13 @@ def _split(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def _loaded(wanted: Mapping[Path, Any], tensors: Mapping[str, np.ndarray]) -> Any:
+def _loaded(wanted: Mapping[convert.ParameterPath, Any], tensors: Mapping[str, np.ndarray]) -> Any:
     """The leaves of these paths, nested, of a state dict. Raises S3Error where it is not theirs."""
     shapes = _split(
         {".".join(map(str, path)): np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in wanted.items()}
     )
     names = {_official(name): name for name in shapes}
-    for missing, what in ((names.keys() - tensors.keys(), "has no"), (tensors.keys() - names.keys(), "has a surplus")):
-        if missing:
-            raise S3Error(f"the state dict {what} tensor {min(missing)}{convert.and_more(len(missing) - 1)}")
+    convert.check_names(tensors, names)
     checked = {
         each: convert.checked(each, tensors[each], _theirs(name, shapes[name]).shape) for each, name in names.items()
     }

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from s3_jax.data.randomness import HOLDOUT, generator
-from s3_jax.data.splits import Splits, Subset, check_apart
+from s3_jax.data.splits import Splits, Subset, check_all_apart, names_of_splits, whole
 from s3_jax.errors import S3Error
 from s3_jax.paths import printable, user_path
 from s3_jax.vqa.answers import count_unknown, frequent_answers, read_answers
@@ -40,13 +40,10 @@ def open_data(config: VqaDataConfig, tokens: int, seed: int) -> VqaData:
     tokens: of a question. Raises S3Error for data that are missing or unfit, and where a split that measures shares
     images with train.
     """
-    if not config.train_split or not config.test_split:
-        raise S3Error("data.train_split and data.test_split must both name a split")
-    names = tuple(dict.fromkeys(filter(None, (config.train_split, config.test_split, config.holdout_split))))
+    names = names_of_splits(config)
     opened = {name: whole(open_split(config, name), name) for name in names}
+    check_all_apart(opened, config)
     train = opened[config.train_split]
-    for field in ("test_split", "holdout_split"):
-        check_apart(train, opened.get(getattr(config, field)), field)
     answers = _answers(config, train.source)
     _tell_unknown(opened, answers)
     words = Words(_vocabulary(config, train.source), tokens)
@@ -64,11 +61,6 @@ def open_split(config: VqaDataConfig, split: str, *, without_annotations: bool =
     if config.source == "easy_vqa":
         return open_easy_vqa(split, config.questions_per_image)
     return open_vqa_json(config, split, without_annotations=without_annotations)
-
-
-def whole(source: AskedImages, split: str) -> Subset:
-    """All examples of a split."""
-    return Subset(source, np.arange(len(source)), split)
 
 
 def shuffled(source: AskedImages, seed: int) -> AskedImages:

@@ -13,14 +13,13 @@ from flax import nnx
 
 from s3_jax.config import ModelConfig
 from s3_jax.data.sources import BadImage
-from s3_jax.data.splits import Subset
+from s3_jax.data.splits import Subset, whole
 from s3_jax.networks.standalone import Standalone
 from s3_jax.paths import AnyPath, printable
 from s3_jax.progress import Advance
 from s3_jax.task import Line, check_finite
 from s3_jax.training.evaluate import lines_of_network
 from s3_jax.vqa.config import VqaConfig, VqaDataConfig
-from s3_jax.vqa.dataset import whole
 from s3_jax.vqa.images import AskedImages
 from s3_jax.vqa.questions import Question
 from s3_jax.vqa.task import QuestionAnswering, of_answers

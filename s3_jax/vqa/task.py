@@ -241,6 +241,10 @@ def open_task(config: VqaConfig) -> QuestionAnswering:
             "config.train.init_from: supernets of visual question answering begin at random; leave it out, or train "
             "one network, that of config.backbone.model"
         )
-    check_canvases(config.data.canvases, ((config.augment.long_side, config.augment.short_sides[1]),), 1)
+    scales = (config.data.test_scale, (config.augment.long_side, config.augment.short_sides[1]))
+    # A model tells its stages only when it is opened: its canvases are checked where its network is made.
+    stages = len(config.backbone.depth) or len(config.space.depth)
+    stride = 1 if config.backbone.model else config.model.patch_size * 2 ** (stages - 1)
+    check_canvases(config.data.canvases, scales, stride)
     images = open_data(config.data, config.bert.tokens, config.seed)
     return QuestionAnswering(config.model, config.bert, config.head, images, config.data, config.augment)
