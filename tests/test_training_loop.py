@@ -242,3 +242,20 @@ def test_the_log_is_json_that_others_can_read(whole):
         assert record["seconds_per_step"] > 0
         assert record["data_seconds_per_step"] >= 0
         assert record["device_seconds_per_step"] >= 0
+
+
+def test_a_training_without_any_example_is_given_up(tmp_path):
+    """Ten updates in a row without one, or all of a shorter training; one that counts begins the count anew."""
+
+    def without(*counting: int):
+        def update(state, batch, step):
+            state, values = toy_update(state, batch["x"])
+            return state, values | {"bad_images": 2 if step in counting else 3}
+
+        return update
+
+    with pytest.raises(S3Error, match="the last 10 batches of phase, up to update 9, had no example"):
+        run_loop(tmp_path / "long", 30, update=without())
+    with pytest.raises(S3Error, match="the last 4 batches of phase, up to update 3, had no example"):
+        run_loop(tmp_path / "short", 4, update=without())
+    assert run_loop(tmp_path / "some", 25, update=without(9, 18)).step == 25

@@ -31,7 +31,7 @@ from s3_jax.paths import AnyPath
 from s3_jax.progress import Advance
 from s3_jax.task import Metrics, Task
 from s3_jax.training.devices import make_mesh
-from s3_jax.training.evaluate import counted, lines_of, metrics_of, placed_batches
+from s3_jax.training.evaluate import check_read, counted, lines_of, placed_batches
 from s3_jax.training.fit import batches_of
 from s3_jax.training.loop import Schedule, train
 from s3_jax.training.run import Run
@@ -182,7 +182,8 @@ def metrics_of_timm(
         skip_bad=config.data.on_bad_image == "skip",
     )
     lines = lines_of(task, examples.subset, predict, counted(batches, progress or (lambda count, what: None)))
-    return metrics_of(task, lines), len(lines)
+    check_read(examples.subset, lines)
+    return task.score(lines), len(lines)
 
 
 class TorchCheckpoints:

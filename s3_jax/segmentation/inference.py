@@ -26,7 +26,7 @@ from s3_jax.segmentation.examples import MaskedImages
 from s3_jax.segmentation.metrics import counts_of
 from s3_jax.segmentation.task import Segmentation, enlarged, of_classes
 from s3_jax.task import Metrics, check_finite
-from s3_jax.training.evaluate import lines_of_network, metrics_of
+from s3_jax.training.evaluate import check_read, lines_of_network
 
 # Of ADE20K's published protocol, with a flip of each.
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -118,7 +118,8 @@ def evaluate_scaled(
             continue
         check_finite(np.array([np.isfinite(total).all()]))
         lines.append({"image": row, "pixels": counts_of(total.argmax(-1), classes, len(task.class_names))})
-    return metrics_of(task, lines), len(lines)
+    check_read(subset, lines)
+    return task.score(lines), len(lines)
 
 
 def probabilities(

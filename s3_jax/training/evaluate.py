@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -111,8 +113,7 @@ def lines_of_network(
     variables, size = put_replicated(mesh, variables_of(network)), -(-batch_size // mesh.size) * mesh.size
     batches = placed_batches(examples, mesh, size, num_workers=num_workers, skip_bad=skip_bad)
     lines = lines_of(task, examples.subset, lambda batch: step(variables, batch, None), counted(batches, progress))
-    if not lines:
-        raise S3Error("there is no readable image to evaluate on")
+    check_read(examples.subset, lines)
     return lines
 
 
@@ -125,11 +126,20 @@ def counted(batches: Iterable[Placed], progress: Advance) -> Iterator[Placed]:
         progress(images, "")
 
 
-def metrics_of(task: Task, lines: list[Line]) -> Metrics:
-    """The metrics of all examples. Raises S3Error where there are none."""
+def check_read(subset: Subset, lines: Sequence[Line]) -> None:
+    """Tells once that examples of a subset were left out. Raises S3Error where none is left to measure by."""
     if not lines:
-        raise S3Error("there is no readable image to evaluate on; look at data.holdout_fraction and the test split")
-    return task.score(lines)
+        raise S3Error(
+            f"none of the {len(subset):,} images of split {subset.split!r} could be read, so there is nothing to "
+            "measure by; the warnings before this say what is wrong with each"
+        )
+    if len(lines) < len(subset):
+        _tell_left_out(subset.split, len(subset) - len(lines), len(subset))
+
+
+@cache
+def _tell_left_out(split: str, count: int, of: int) -> None:
+    logging.warning("%s of %s images of split %r were left out of what is measured", f"{count:,}", f"{of:,}", split)
 
 
 def error_of_subnets(run: Run, network: Trained, subset: Subset) -> Callable[[Architecture], float]:
@@ -203,7 +213,8 @@ def _metrics(
 ) -> Metrics:
     with run.clock.compiling(step, what):
         lines = lines_of(run.task, subset, lambda batch: step(variables, batch, mask), batches)
-    return metrics_of(run.task, lines)
+    check_read(subset, lines)
+    return run.task.score(lines)
 
 
 class EvaluationRecord:

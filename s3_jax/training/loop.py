@@ -22,6 +22,7 @@ from s3_jax.training.steps import Batch
 
 # Steps whose metrics are fetched only later, so that the host prepares the next ones while the device computes.
 STEPS_IN_FLIGHT = 2
+EMPTY_UPDATES = 10  # in a row, without an example that counts, after which a training is given up
 
 Result = TypeVar("Result")
 
@@ -114,7 +115,8 @@ def train(
     """Run `update(state, batch, step)` until `schedule.num_steps`, saving, logging and evaluating on the way.
 
     `batches` begins at the batch of the state's step. Raises S3Error at a loss that is not finite, naming the step and
-    with `name_subnet(step, index)` the subnet, before anything of it is saved; Interrupted after saving on request.
+    with `name_subnet(step, index)` the subnet, before anything of it is saved, and where nothing is left to train on;
+    Interrupted after saving on request.
     """
     step, waiting = int(state.step), deque[tuple[int, dict[str, jax.Array]]]()
     meter = _Meter(phase, schedule, metrics, name_subnet)
@@ -156,6 +158,7 @@ class _Meter:
         self._phase, self._every, self._metrics, self._name_subnet = phase, schedule.log_every, metrics, name_subnet
         self._last_step = schedule.num_steps - 1
         self._rows: list[dict[str, Any]] = []
+        self._empty = 0  # updates in a row without an example that counts
         self._data_seconds, self._device_seconds, self._start = 0.0, 0.0, time.perf_counter()
 
     def waits_for_data(self, fetch: Callable[[], Batch]) -> None:
@@ -175,6 +178,7 @@ class _Meter:
         """Wait for the metrics of an update, check them, and write a line where one is due."""
         row = self.waits_for_devices(jax.device_get, values)
         self._check_finite(step, row)
+        self._check_examples(step, row)
         self.loss, self.done = float(row["loss"]), step + 1
         self._rows.append(row)
         if (step + 1) % self._every == 0 or step == self._last_step:
@@ -193,6 +197,18 @@ class _Meter:
             f"{what} is not finite at update {step} of {self._phase}; the last checkpoint before it is kept. Lower "
             "train.learning_rate, set train.clip_norm, or compute in float32 (in another workdir)"
         )
+
+    def _check_examples(self, step: int, row: dict[str, Any]) -> None:
+        """Weights that nothing trains would end as a network like any other."""
+        examples = len(next(iter(self.batch.values()))) * jax.process_count()
+        empty = int(row["bad_images"]) == examples
+        self._empty = self._empty + 1 if empty else 0
+        if self._empty >= min(EMPTY_UPDATES, self._last_step + 1):
+            raise S3Error(
+                f"the last {self._empty} batches of {self._phase}, up to update {step}, had no example that can be "
+                "trained on: all were left out. The warnings before this say why, and data.on_bad_image=error names "
+                "the first that is unreadable"
+            )
 
     def _write(self, step: int) -> None:
         now = time.perf_counter()
