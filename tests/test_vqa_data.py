@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from vqa_sets import write_set
+from vqa_sets import data_config, warnings_told, write_set
 
 from s3_jax.config import config_of, default_config
 from s3_jax.data.splits import Subset, whole
@@ -29,11 +29,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def data_config(folder, **settings):
-    given = {"least_occurrences": 1, "canvases": ((64, 64),), "holdout_fraction": 0.34} | settings
-    return VqaDataConfig(source="vqa_json", path=str(folder), **given)
-
-
 def test_questions_come_with_the_answers_of_ten_people(folder):
     found = read_questions(folder / "questions_train.json", folder / "annotations_train.json")
     assert len(found) == 12
@@ -42,16 +37,6 @@ def test_questions_come_with_the_answers_of_ten_people(folder):
     assert read_questions(folder / "questions_train.json", None)[0] == expected._replace(
         answers=(), likeliest="", kind=""
     )
-
-
-def test_one_answer_stands_for_those_of_ten_people(tmp_path):
-    def alone(questions, annotations):
-        for record, answers in zip(annotations, ([{"answer": "red"}], None), strict=False):
-            record["answers"] = answers
-
-    write_set(tmp_path, "train", change=alone)
-    found = read_questions(tmp_path / "questions_train.json", tmp_path / "annotations_train.json")
-    assert [question.answers for question in found[:2]] == [("red",) * 10, ("no",) * 10]
 
 
 def test_examples_share_an_image_evenly():
@@ -90,6 +75,8 @@ def test_the_vocabulary_is_a_function_of_the_questions():
     assert [found[number] for number in words("it")] == [CLASSIFY, "it", SEPARATE] + [PAD] * 5
     assert [found[number] for number in words("zebra")][1] == "[UNK]"
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(words))("is it"), words("is it"))
+    with pytest.raises(S3Error, match=r"the question 'is \\ud800' is not valid Unicode"):
+        words("is \ud800")
 
 
 def test_a_vocabulary_is_read_as_bert_has_it(tmp_path):
@@ -151,58 +138,59 @@ def test_shuffled_images_are_all_another_one(folder):
     assert opened.splits.test.source.taken_for is None
 
 
-def twice(questions, annotations):
-    questions[1]["question_id"] = questions[0]["question_id"]
+@pytest.mark.parametrize(("people", "expected"), [(1, ()), (2, ("2", "33.33")), (3, ("3", "66.67")), (4, ())])
+def test_answers_of_so_few_people_that_none_is_wholly_right_are_told_once(tmp_path, monkeypatch, people, expected):
+    told = warnings_told(monkeypatch)
+
+    def few(questions, annotations):
+        for record in annotations:
+            record["answers"] = record["answers"][:people]
+
+    write_set(tmp_path, "train", change=few)
+    write_set(tmp_path, "test", first=101, change=few)
+    open_data(data_config(tmp_path), 8, seed=0)
+    text = "24 of 24 questions have %s answers each where the official accuracy expects 10: an answer given by all of "
+    assert told == ([text % expected[0] + f"them counts {expected[1]} %"] if expected else [])
 
 
-def empty(questions, annotations):
-    questions[2]["question"] = "  ? "
+def test_a_training_that_could_learn_no_answer_is_refused(folder):
+    (folder / "answers.txt").write_text("desk\nchair\n")
+    with pytest.raises(
+        S3Error,
+        match=r"train: none of 12 questions has an answer among the network's 2; the first of these is 'desk', and the "
+        r"answer to question_id 11 is 'green': data.answers_file needs answers to these questions",
+    ):
+        open_data(data_config(folder, answers_file=str(folder / "answers.txt")), 8, seed=0)
 
 
-def no_answer(questions, annotations):
-    annotations[0]["answers"], annotations[0]["multiple_choice_answer"] = [], None
+def test_most_frequent_answers_that_nobody_gave_are_refused(tmp_path):
+    def other(questions, annotations):
+        for record in annotations:
+            record["multiple_choice_answer"] = "zebra"
+
+    write_set(tmp_path, "train", change=other)
+    write_set(tmp_path, "test", first=101)
+    with pytest.raises(S3Error, match=r"first of these is 'zebra', .* is 'green': each \"multiple_choice_answer\""):
+        open_data(data_config(tmp_path), 8, seed=0)
 
 
-def no_annotation(questions, annotations):
-    del annotations[3:5]
-
-
-def no_image(questions, annotations):
-    for record in (*questions[:2], *annotations[:2]):
-        record["image_id"] = 77
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (twice, r"questions_train.json: two questions have question_id 11; which is meant cannot be told"),
-        (empty, r"questions_train.json: question_id 21 is empty \('  \? '\): ask something, or leave it out"),
-        (no_answer, r"annotations_train.json: question_id 11 has no answers: expected \"answers\""),
-        (no_annotation, r"annotations_train.json has no annotation of 2 of 12 questions, the first is question_id 20"),
-        (no_image, r"2 of 12 questions are about images that are not there, the first image is .*000000000077.jpg"),
-        (lambda q, a: q.clear(), r"questions_train.json has no list 'questions', or an empty one"),
-        (
-            lambda q, a: q[0].update(image_id="x"),
-            r"questions_train.json: image_id = 'x' in .*: expected a whole number",
-        ),
-        (lambda q, a: q[0].update(question=5), r"question_id 11 has no text"),
-    ],
-)
-def test_bad_files_are_refused_in_one_paragraph(tmp_path, change, message):
-    write_set(tmp_path, "train", change=change)
-    with pytest.raises(S3Error, match=message) as raised:
-        open_split(data_config(tmp_path), "train")
-    assert "\n" not in str(raised.value)
-
-
-def test_questions_without_image_can_be_left_out(tmp_path, caplog):
-    write_set(tmp_path, "train", change=no_image)
-    assert len(open_split(data_config(tmp_path, on_bad_image="skip"), "train")) == 10
+def test_a_vocabulary_of_other_words_than_the_questions_is_told_and_one_of_none_refused(folder, monkeypatch):
+    told = warnings_told(monkeypatch)
+    path = folder / "vocab.txt"
+    settings = data_config(folder, vocabulary_file=str(path))
+    path.write_text("\n".join([*SPECIAL, "is", "it", "red", "?", ","]))
+    open_data(settings, 8, seed=0)  # of 9 words of the two questions about an image: "is it" twice, and "red"
+    assert told == []
+    path.write_text("\n".join([*SPECIAL, "is", "colour"]))
+    open_data(settings, 8, seed=0)
+    assert told == [f"{path} has no token for 66.7 % of the words of the training questions; they become [UNK]"]
+    path.write_text("\n".join([*SPECIAL, "Farbe", "?", ","]))
+    with pytest.raises(S3Error, match=r"vocab.txt: it has none of the 54 words of the training questions, the first"):
+        open_data(settings, 8, seed=0)
 
 
 def test_answers_outside_the_vocabulary_are_counted(folder, monkeypatch):
-    told = []
-    monkeypatch.setattr("s3_jax.vqa.dataset.logging.warning", lambda text, *values: told.append(text % values))
+    told = warnings_told(monkeypatch)
     (folder / "answers.txt").write_text("yes\nno\n")
     open_data(data_config(folder, answers_file=str(folder / "answers.txt")), 8, seed=0)
     assert told == [

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from vqa_sets import write_set
+from vqa_sets import warnings_told, write_set
 
 from s3_jax.config import config_of, default_config
 from s3_jax.data.splits import whole
@@ -96,7 +96,7 @@ def test_the_same_questions_are_measured_by_evaluate_and_their_answers_written(t
         options = commands.EvaluateOptions(**given, results=str(tmp_path / "again.json"))
         assert "no annotations" in commands.evaluate(model, options).words
         assert json.loads((tmp_path / "again.json").read_text()) == results
-        with pytest.raises(S3Error, match=r"there is no file .*annotations_test.json"):
+        with pytest.raises(S3Error, match=r"there is no file .*annotations_test.json: .* with --results=FILE"):
             commands.evaluate(model, commands.EvaluateOptions(**given))
     finally:
         (tmp_path / "kept.json").rename(trained / "set" / "annotations_test.json")
@@ -110,6 +110,61 @@ def test_questions_of_a_damaged_image_are_not_counted(trained, tmp_path):
     damaged.write_bytes(damaged.read_bytes()[:100])
     options = commands.EvaluateOptions(path=str(tmp_path / "set"), split="test", batch=5, skip_bad_images=True)
     assert commands.evaluate(zoo.load(trained / "run" / "network"), options).record["questions"] == 10
+
+
+def test_a_file_of_answers_that_lacks_some_is_told(trained, tmp_path, monkeypatch):
+    told = warnings_told(monkeypatch)
+    shutil.copytree(trained / "set", tmp_path / "set")
+    pictures = tmp_path / "set" / "images" / "test"
+    (pictures / f"{101:012}.jpg").write_bytes(b"")
+    (pictures / f"{102:012}.jpg").unlink()
+    results = tmp_path / "results.json"
+    options = commands.EvaluateOptions(
+        path=str(tmp_path / "set"), split="test", batch=5, skip_bad_images=True, results=str(results)
+    )
+    commands.evaluate(zoo.load(trained / "run" / "network"), options)
+    assert len(json.loads(results.read_text())) == 8
+    assert [text for text in told if "no answer in it" in text] == [
+        f"{results}: 4 of 12 questions have no answer in it, as their images were left out: a challenge's server "
+        "refuses such a file"
+    ]
+
+
+def of_other_answers(right):
+    """A change to a set: all people give one answer to the questions about colours, and another to the rest."""
+
+    def change(questions, annotations):
+        for record in annotations:
+            answer = right if record["answer_type"] == "other" else "zebra"
+            record.update(multiple_choice_answer=answer, answers=[answer] * 3)
+
+    return change
+
+
+def test_answers_that_a_network_does_not_have_are_told_and_where_it_has_none_refused(trained, tmp_path, monkeypatch):
+    told = warnings_told(monkeypatch)
+    model = zoo.load(trained / "run" / "network")
+    write_set(tmp_path, "some", first=101, change=of_other_answers("red"))
+    write_set(tmp_path, "none", first=201, change=of_other_answers("lion"))
+    commands.evaluate(model, commands.EvaluateOptions(path=str(tmp_path), split="some"))
+    count = len(model.spec.class_names)
+    assert told[0] == f"some: 6 of 12 questions have no answer among the network's {count}"
+    assert told[1].endswith("an answer given by all of them counts 66.67 %")
+    with pytest.raises(S3Error, match=rf"none of 12 questions has an answer among the network's {count}; .*'lion'"):
+        commands.evaluate(model, commands.EvaluateOptions(path=str(tmp_path), split="none"))
+
+
+def test_a_file_of_answers_that_cannot_be_written_is_refused_before_measuring(trained, tmp_path, monkeypatch):
+    model = zoo.load(trained / "run" / "network")
+    monkeypatch.setattr(inference, "answers_of", lambda *given, **named: pytest.fail("it was measured"))
+    (tmp_path / "file").write_text("")
+    for results, message in (
+        (tmp_path, "is a folder: give a file"),
+        (tmp_path / "file" / "x", "cannot be written"),
+    ):
+        options = commands.EvaluateOptions(path=str(trained / "set"), split="test", results=str(results))
+        with pytest.raises(S3Error, match=rf"--results={results} {message}"):
+            commands.evaluate(model, options)
 
 
 def test_a_question_is_answered_and_what_is_no_image_named(trained, tmp_path, capsys):
@@ -131,6 +186,11 @@ def test_a_question_is_answered_and_what_is_no_image_named(trained, tmp_path, ca
     for nothing in ("", "  ?"):
         with pytest.raises(S3Error, match=r'ask one with --question="\.\.\."'):
             commands.PredictOptions(question=nothing)
+
+
+def test_a_question_that_is_no_text_is_refused():
+    with pytest.raises(S3Error, match=r'--question="what \\xff is" is not valid Unicode'):
+        commands.PredictOptions(question=os.fsdecode(b"what \xff is"))
 
 
 def test_exports_answer_as_the_network(trained, tmp_path):

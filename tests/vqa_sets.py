@@ -4,6 +4,8 @@ import json
 
 from PIL import Image
 
+from s3_jax.vqa.config import VqaDataConfig
+
 COLOURS = ("red", "green", "blue")
 
 
@@ -27,3 +29,16 @@ def write_set(folder, split, *, images=6, size=(20, 16), first=1, change=lambda 
     change(questions, annotations)
     for name, records in (("questions", questions), ("annotations", annotations)):
         (folder / f"{name}_{split}.json").write_text(json.dumps({"info": {}, name: records}))
+
+
+def data_config(folder, **settings):
+    """Settings of data for such a set."""
+    given = {"least_occurrences": 1, "canvases": ((64, 64),), "holdout_fraction": 0.34} | settings
+    return VqaDataConfig(source="vqa_json", path=str(folder), **given)
+
+
+def warnings_told(monkeypatch):
+    """A list of the warnings from now on, in words."""
+    texts = []
+    monkeypatch.setattr("absl.logging.warning", lambda text, *values: texts.append(text % values))
+    return texts

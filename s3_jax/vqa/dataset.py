@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from s3_jax.paths import printable, user_path
 from s3_jax.vqa.answers import count_unknown, frequent_answers, read_answers
 from s3_jax.vqa.config import VqaDataConfig
 from s3_jax.vqa.images import AskedImages, open_easy_vqa, open_vqa_json
+from s3_jax.vqa.metrics import accuracy
+from s3_jax.vqa.questions import ANSWERS, Question
 from s3_jax.vqa.words import Words, read_vocabulary, vocabulary_of
 
 
@@ -37,15 +41,15 @@ class VqaData:
 def open_data(config: VqaDataConfig, tokens: int, seed: int) -> VqaData:
     """The data set of a configuration, with a holdout drawn from `seed`, or `holdout_split`.
 
-    tokens: of a question. Raises S3Error for data that are missing or unfit, and where a split that measures shares
-    images with train.
+    tokens: of a question. Raises S3Error for data that are missing or unfit, where a split that measures shares
+    images with train, and where training could learn no answer or read no word.
     """
     names = names_of_splits(config)
     opened = {name: whole(open_split(config, name), name) for name in names}
     check_all_apart(opened, config)
     train = opened[config.train_split]
     answers = _answers(config, train.source)
-    _tell_unknown(opened, answers)
+    _tell_answers(opened, answers, config)
     words = Words(_vocabulary(config, train.source), tokens)
     if config.shuffled_images:
         train = dataclasses.replace(train, source=shuffled(train.source, seed))
@@ -97,18 +101,69 @@ def _answers(config: VqaDataConfig, train: AskedImages) -> tuple[str, ...]:
 
 
 def _vocabulary(config: VqaDataConfig, train: AskedImages) -> tuple[str, ...]:
-    if config.vocabulary_file:
-        return read_vocabulary(user_path(config.vocabulary_file))
-    return vocabulary_of(question.text for question in train.questions)
+    texts = [question.text for question in train.questions]
+    if not config.vocabulary_file:
+        return vocabulary_of(texts)
+    vocabulary = read_vocabulary(user_path(config.vocabulary_file))
+    _tell_unknown_words(vocabulary, texts, printable(config.vocabulary_file))
+    return vocabulary
 
 
-def _tell_unknown(opened: dict[str, Subset], answers: tuple[str, ...]) -> None:
-    """Says of how many questions no answer can be chosen; they count, in training towards no answer."""
-    places = {answer: number for number, answer in enumerate(answers)}
+def _tell_unknown_words(vocabulary: tuple[str, ...], texts: Sequence[str], path: str) -> None:
+    """Says where most words of questions are [UNK]. Raises S3Error where all are, so questions are all the same."""
+    unknown, count = Words(vocabulary, 3).count_unknown(texts)
+    if unknown == count:
+        raise S3Error(
+            f"data.vocabulary_file = {path}: it has none of the {count:,} words of the training questions, the first "
+            f"question is {texts[0]!r}: give one of their language in small letters, as BERT's uncased vocab.txt, or "
+            "leave it empty for one that is made of the questions"
+        )
+    if 2 * unknown > count:
+        logging.warning(
+            "%s has no token for %.1f %% of the words of the training questions; they become [UNK]",
+            *(path, 100 * unknown / count),
+        )
+
+
+def _tell_answers(opened: dict[str, Subset], answers: tuple[str, ...], config: VqaDataConfig) -> None:
+    """Raises S3Error where no training question has an answer that can be chosen."""
+    if config.answers_file:
+        advice = "data.answers_file needs answers to these questions; leave it empty for those that training has"
+    else:
+        advice = 'each "multiple_choice_answer", of which the network\'s are made, has to be one of "answers"'
     for name, subset in opened.items():
-        questions = subset.source.questions
-        if unknown := count_unknown(questions, places):
-            logging.warning(
-                "%s: %s of %s questions have no answer among the network's %s",
-                *(printable(name), f"{unknown:,}", f"{len(questions):,}", f"{len(answers):,}"),
-            )
+        tell_unknown(name, subset.source.questions, answers, advice if name == config.train_split else "")
+    tell_few([question for subset in opened.values() for question in subset.source.questions])
+
+
+def tell_unknown(split: str, questions: Sequence[Question], answers: Sequence[str], advice: str = "") -> None:
+    """Says of how many questions no answer can be chosen; they count, in training towards no answer.
+
+    answers: the network's. Raises S3Error where that is so of all questions and `advice` says what would work.
+    """
+    unknown = count_unknown(questions, {answer: number for number, answer in enumerate(answers)})
+    if unknown == len(questions) and advice:
+        raise S3Error(
+            f"{printable(split)}: none of {unknown:,} questions has an answer among the network's {len(answers):,}; "
+            f"the first of these is {answers[0]!r}, and the answer to question_id {questions[0].id} is "
+            f"{questions[0].answers[0]!r}: {advice}"
+        )
+    if unknown:
+        logging.warning(
+            "%s: %s of %s questions have no answer among the network's %s",
+            *(printable(split), f"{unknown:,}", f"{len(questions):,}", f"{len(answers):,}"),
+        )
+
+
+def tell_few(questions: Sequence[Question]) -> None:
+    """Says where questions have answers of so few people that none can be wholly right by the official accuracy."""
+    counts = Counter(len(question.answers) for question in questions)
+    best = {count: accuracy("yes", ["yes"] * count) for count in sorted(counts) if count}
+    few = [count for count, right in best.items() if right < 1.0]
+    if few:
+        logging.warning(
+            "%s of %s questions have %s answers each where the official accuracy expects %s: an answer given by all of "
+            "them counts %s %%",
+            *(f"{sum(counts[count] for count in few):,}", f"{len(questions):,}", " or ".join(map(str, few)), ANSWERS),
+            " or ".join(f"{100 * best[count]:.2f}" for count in few),
+        )

@@ -14,7 +14,7 @@ from PIL import Image
 from s3_jax.data.rescaling import Size
 from s3_jax.data.sources import open_file
 from s3_jax.errors import S3Error
-from s3_jax.paths import any_path, expanded, printable
+from s3_jax.paths import AnyPath, any_path, expanded, printable
 from s3_jax.vqa.config import VqaDataConfig
 from s3_jax.vqa.questions import Question, read_questions
 
@@ -29,6 +29,7 @@ class AskedImages:
     paths: Sequence[str]  # of the images
     asked: Sequence[tuple[int, tuple[Question, ...]]]  # of each example the number of its image, and the questions
     taken_for: np.ndarray | None = None  # a control: (images,) the image that is seen in place of each
+    left_out: int = 0  # questions of the split that are in no example, as their images are not there
 
     def __len__(self) -> int:
         return len(self.asked)
@@ -89,13 +90,8 @@ def asked_images(questions: Sequence[Question], paths: dict[int, str], most: int
     return AskedImages([paths[image] for image in by_image], asked)
 
 
-def open_vqa_json(config: VqaDataConfig, split: str, *, without_annotations: bool = False) -> AskedImages:
-    """The questions of a split's files, see `VqaDataConfig`.
-
-    without_annotations: where there is no file of annotations, as of a challenge's test split, the answers are not
-    known. Raises S3Error where a file is missing or is none, and where a question has no image, unless
-    data.on_bad_image = "skip" leaves such questions out.
-    """
+def files_of(config: VqaDataConfig, split: str) -> tuple[AnyPath, AnyPath]:
+    """The paths of a split's questions and of their annotations. Raises S3Error where data.path is empty."""
     folder = expanded(config.path)
     if not folder:
         raise S3Error("data.path is empty: give the folder of the questions, their annotations and the images")
@@ -103,14 +99,26 @@ def open_vqa_json(config: VqaDataConfig, split: str, *, without_annotations: boo
         any_path(os.path.join(folder, pattern.format(split=split, image_id=0)))
         for pattern in (config.questions_file, config.annotations_file)
     )
+    return questions, annotations
+
+
+def open_vqa_json(config: VqaDataConfig, split: str, *, without_annotations: bool = False) -> AskedImages:
+    """The questions of a split's files, see `VqaDataConfig`.
+
+    without_annotations: where there is no file of annotations, as of a challenge's test split, the answers are not
+    known. Raises S3Error where a file is missing or is none, and where a question has no image, unless
+    data.on_bad_image = "skip" leaves such questions out.
+    """
+    questions, annotations = files_of(config, split)
     for path, field in ((questions, "questions_file"), (annotations, "annotations_file")):
         if not path.is_file() and not (without_annotations and field == "annotations_file"):
             raise S3Error(
-                f"there is no file {printable(path)}: set data.{field}, in which {{split}} is the split's name, here "
-                f"{split!r}"
+                f"there is no file {printable(path)}: set data.{field} (evaluate.py: "
+                f"--{field.removesuffix('_file')}), in which {{split}} is the split's name, here {split!r}"
             )
     found = read_questions(questions, annotations if annotations.is_file() else None)
     images = {question.image_id for question in found}
+    folder = expanded(config.path)
     paths = {
         image: os.path.join(folder, config.image_file.format(split=split, image_id=image)) for image in sorted(images)
     }
@@ -118,7 +126,7 @@ def open_vqa_json(config: VqaDataConfig, split: str, *, without_annotations: boo
     kept = [question for question in found if question.image_id not in missing]
     if missing:
         _tell_missing(config, found, kept, printable(paths[min(missing)]))
-    return asked_images(kept, paths, config.questions_per_image)
+    return dataclasses.replace(asked_images(kept, paths, config.questions_per_image), left_out=len(found) - len(kept))
 
 
 def _tell_missing(config: VqaDataConfig, found: list[Question], kept: list[Question], first: str) -> None:
@@ -127,9 +135,11 @@ def _tell_missing(config: VqaDataConfig, found: list[Question], kept: list[Quest
     if config.on_bad_image == "skip" and kept:
         logging.warning("%s, and are left out; the first image is %s", count, first)
         return
+    # Where no question has its image, there is nothing left to go on with once such questions are left out.
+    leave_out = ", or leave such questions out with data.on_bad_image='skip' (--skip_bad_images)" if kept else ""
     raise S3Error(
-        f"{count}, the first image is {first}: set data.image_file to how images are called, or leave such questions "
-        "out with data.on_bad_image='skip'"
+        f"{count}, the first image is {first}: set data.image_file (evaluate.py: --images) to how images are called"
+        f"{leave_out}"
     )
 
 

@@ -30,8 +30,9 @@ class Question(NamedTuple):
 def read_questions(questions: AnyPath, annotations: AnyPath | None) -> list[Question]:
     """The questions of a split in the order of their file, with their answers; without annotations (None) without.
 
-    Raises S3Error for files that are missing or no such files, for an id that stands twice, an empty question, and
-    questions without annotation. Annotations without question are left out, with a warning.
+    Raises S3Error for files that are missing or no such files, for an id that stands twice, an empty question,
+    questions without annotation, and one whose annotation is about another image. Annotations without question are left
+    out, with a warning.
     """
     asked = [_question(record, questions) for record in _records(questions, "questions")]
     _refuse_twice([question.id for question in asked], "questions", questions)
@@ -46,6 +47,7 @@ def read_questions(questions: AnyPath, annotations: AnyPath | None) -> list[Ques
             f"{printable(annotations)} has no annotation of {len(missing):,} of {len(asked):,} questions, the first is "
             f"question_id {missing[0]}: give the annotations of the same split"
         )
+    _refuse_other_images(asked, by_id, annotations)
     if surplus := len(by_id) - len(asked):
         logging.warning("%s: left out %s annotations without a question", printable(annotations), f"{surplus:,}")
     return [_answered(question, by_id[question.id], annotations) for question in asked]
@@ -69,6 +71,17 @@ def _refuse_twice(ids: Sequence[int], name: str, path: AnyPath) -> None:
         )
 
 
+def _refuse_other_images(asked: Sequence[Question], by_id: Mapping[int, Mapping[str, Any]], path: AnyPath) -> None:
+    """Where splits number their questions from 1 alike, the images alone tell that annotations are of another split."""
+    for question in asked:
+        image = by_id[question.id].get("image_id")
+        if image not in (None, question.image_id):
+            raise S3Error(
+                f"{printable(path)}: question_id {question.id} is about image_id {question.image_id}, and its "
+                f"annotation about image_id {printable(repr(image)[:80])}: give the annotations of the same split"
+            )
+
+
 def _question(record: Any, path: AnyPath) -> Question:
     number, image = _whole(record, "question_id", path), _whole(record, "image_id", path)
     text = record.get("question")
@@ -76,7 +89,21 @@ def _question(record: Any, path: AnyPath) -> Question:
         raise S3Error(f'{printable(path)}: question_id {number} has no text: expected "question" with a text')
     if not any(letter.isalnum() for letter in text):
         raise S3Error(f"{printable(path)}: question_id {number} is empty ({text!r}): ask something, or leave it out")
+    _refuse_no_unicode(text, number, path)
     return Question(number, image, text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text: halves of surrogate pairs, which JSON and flags may bring, it cannot."""
+    return printable(text) == text
+
+
+def _refuse_no_unicode(text: str, number: int, path: AnyPath) -> None:
+    if not is_unicode(text):
+        raise S3Error(
+            f"{printable(path)}: question_id {number}: {text!r} is not valid Unicode (half of a surrogate pair); "
+            "write the letter that is meant"
+        )
 
 
 def _whole(record: Any, name: str, path: AnyPath) -> int:
@@ -89,24 +116,45 @@ def _whole(record: Any, name: str, path: AnyPath) -> int:
 
 
 def _answered(question: Question, record: Mapping[str, Any], path: AnyPath) -> Question:
-    given = record.get("answers")
-    answers: list[Any] = [each.get("answer") for each in given if isinstance(each, Mapping)] if _is_list(given) else []
+    answers = _given(record.get("answers"), question.id, path)
     likeliest = record.get("multiple_choice_answer") or _most_frequent(answers)
-    answers = answers or [likeliest]
-    if not all(isinstance(answer, str) for answer in (*answers, likeliest)) or not likeliest:
+    if not isinstance(likeliest, str) or not likeliest:
         raise S3Error(
             f'{printable(path)}: question_id {question.id} has no answers: expected "answers" with an "answer" each, '
             'or "multiple_choice_answer"'
         )
+    answers = answers or [likeliest]
+    for answer in dict.fromkeys((*answers, likeliest)):
+        _refuse_no_unicode(answer, question.id, path)
     kind = record.get("answer_type")
     texts = tuple(map(sys.intern, answers)) if len(answers) > 1 else (sys.intern(answers[0]),) * ANSWERS
-    return question._replace(answers=texts, likeliest=likeliest, kind=kind if isinstance(kind, str) else "")
+    return question._replace(answers=texts, likeliest=likeliest, kind=printable(kind) if isinstance(kind, str) else "")
+
+
+def _given(given: Any, number: int, path: AnyPath) -> list[str]:
+    """The answers of people, records or plain texts; none where there are none. An entry is never left out."""
+    entries = [] if given is None else given
+    if _is_list(entries):
+        texts = entries if all(isinstance(each, str) for each in entries) else map(_text, entries)
+        found = [text for text in texts if text is not None]
+        if len(found) == len(entries):
+            return found
+    raise S3Error(
+        f'{printable(path)}: question_id {number} has "answers" = {printable(repr(given)[:80])}: expected a list that '
+        'has {"answer": a text} for each person, or a text for each'
+    )
+
+
+def _text(entry: Any) -> str | None:
+    """The answer of a person's record; None where it is no such record."""
+    answer = entry.get("answer") if isinstance(entry, Mapping) else None
+    return answer if isinstance(answer, str) else None
 
 
 def _is_list(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
 
-def _most_frequent(answers: Sequence[Any]) -> Any:
+def _most_frequent(answers: Sequence[str]) -> str | None:
     """Of equally frequent ones the first."""
-    return Counter(map(str, answers)).most_common(1)[0][0] if answers else None
+    return Counter(answers).most_common(1)[0][0] if answers else None

@@ -12,6 +12,7 @@ import numpy as np
 
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable, read_text
+from s3_jax.vqa.questions import is_unicode
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUES = "##"  # begins a token within a word
@@ -36,8 +37,25 @@ class Words:
             raise S3Error(f"the vocabulary has the token {twice!r} twice, so its number cannot be told")
 
     def __call__(self, question: str) -> np.ndarray:
-        """A question's tokens, int32 (length,): [CLS], its own, [SEP] and [PAD]; a long one is cut."""
+        """A question's tokens, int32 (length,): [CLS], its own, [SEP] and [PAD]; a long one is cut.
+
+        Raises S3Error for what is no Unicode text.
+        """
+        if not is_unicode(question):
+            raise S3Error(f"the question {question!r} is not valid Unicode (half of a surrogate pair); mend its text")
         return np.array(self._tokenizer.encode(question).ids, np.int32)
+
+    def count_unknown(self, questions: Iterable[str]) -> tuple[int, int]:
+        """How many words of questions become [UNK], and how many there are, each as often as it occurs.
+
+        Marks are no words: a vocabulary of another language may well have the question mark.
+        """
+        counts = {word: count for word, count in _counted(questions).items() if any(map(str.isalnum, word))}
+        model = self._tokenizer.model
+        unknown = (
+            count for word, count in counts.items() if [token.value for token in model.tokenize(word)] == [UNKNOWN]
+        )
+        return sum(unknown), sum(counts.values())
 
     @property
     def padding(self) -> int:
@@ -66,15 +84,19 @@ def vocabulary_of(questions: Iterable[str]) -> tuple[str, ...]:
     Equally frequent words are in alphabetical order, so the vocabulary is a function of the questions; the trainer of
     `tokenizers` makes another one each time. Every word of these letters can be put together.
     """
+    words = [word for _, word in sorted((-count, word) for word, count in _counted(questions).items())]
+    letters = sorted(set("".join(words)))
+    return tuple(dict.fromkeys((*SPECIAL, *words, *letters, *(_CONTINUES + letter for letter in letters))))
+
+
+def _counted(questions: Iterable[str]) -> Counter[str]:
+    """How often each word and mark occurs, as BERT tells them apart."""
     tokenizers = _library()
     normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
     splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
-    counts = Counter(
+    return Counter(
         word for question in questions for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(question))
     )
-    words = [word for _, word in sorted((-count, word) for word, count in counts.items())]
-    letters = sorted(set("".join(words)))
-    return tuple(dict.fromkeys((*SPECIAL, *words, *letters, *(_CONTINUES + letter for letter in letters))))
 
 
 def read_vocabulary(path: AnyPath) -> tuple[str, ...]:
