@@ -15,8 +15,11 @@ from pycocotools import mask as coco_mask
 
 from s3_jax.data.sources import BadImage
 from s3_jax.detection.coco import CocoImages, open_coco
-from s3_jax.detection.coco_json import EMPTY, NO_MASK, OUTSIDE, POLYGONS, TINY
+from s3_jax.detection.coco_json import CROWD as UNKNOWN_CROWD
+from s3_jax.detection.coco_json import EMPTY, FLAT, NO_MASK, OUTSIDE, POLYGONS, RUNS, TINY
+from s3_jax.detection.evaluation import metrics_of_lines
 from s3_jax.detection.masks import bitmap
+from s3_jax.detection.results import line_of
 from s3_jax.errors import S3Error
 
 COCO_MINI = Path(__file__).parents[2] / "shared/data/coco_mini"
@@ -101,15 +104,33 @@ def test_what_cannot_be_used_is_left_out_counted_and_told(tmp_path: Path, monkey
         annotation(12, 100, 3, (2, 3, 10, 8), segmentation=[[1e9, 1e9, 0, 0, 1e9, 0]]),
         annotation(13, 100, 3, (2, 3, 10, 8), segmentation={"size": [20, 30], "counts": [3, 3]}),
         annotation(14, 100, 3, (2, 3, 10, 8), segmentation={"size": [30, 20], "counts": [0, 600]}),
+        annotation(17, 100, 3, (2, 3, 10, 8), bbox=[2, 3, 10**400, 8]),
+        annotation(18, 100, 3, (2, 3, 10, 8), segmentation=rectangle(2, 3, 10, 8)),
+        annotation(19, 100, 3, (2, 3, 10, 8), iscrowd="0"),
+        annotation(20, 100, 3, (2, 3, 10, 8), iscrowd=float("nan")),
     ]
     part = annotation(15, 100, 18, (2, 3, 10, 8), segmentation=[[2, 3, 12, 11], rectangle(2, 3, 10, 8), ["a"] * 6])
     tiny = annotation(16, 100, 18, (2, 3, 0.5, 8))
     images = opened(tmp_path, content_of(images_of((20, 30)), [fine, *bad, part, tiny]))
-    assert images.file.counts == {EMPTY: 5, OUTSIDE: 2, POLYGONS: 4, NO_MASK: 6, TINY: 1}
+    assert images.file.counts == {
+        **{EMPTY: 6, OUTSIDE: 2, POLYGONS: 4, NO_MASK: 4, RUNS: 2},
+        **{FLAT: 1, UNKNOWN_CROWD: 2, TINY: 1},
+    }
     assert images[0][1].labels.tolist() == [0, 1]
     assert len(images.truth(0)) == 3  # a box of half a pixel is evaluated
-    assert len(warnings) == 5
-    assert any(f"left out 5 {EMPTY}" in text for text in warnings)
+    assert len(warnings) == 8
+    assert any(f"left out 6 {EMPTY}" in text for text in warnings)
+
+
+@pytest.mark.parametrize("area", [-5, -0.5, float("inf"), float("nan"), 10**400, 1e11, True, "80", None])
+def test_an_area_that_can_be_none_is_that_of_the_mask(tmp_path: Path, area: Any) -> None:
+    content = content_of(images_of((20, 30)), [annotation(1, 100, 3, (2, 3, 10, 8), area=area)])
+    images = opened(tmp_path, content)
+    assert images.truth(0)[0]["area"] == 80
+    (truth,) = images.truth(0)
+    result = {"image_id": 100, "category_id": 3, "bbox": truth["bbox"], "score": 0.9}
+    line = line_of(images.image_record(0), [result | {"segmentation": truth["segmentation"]}], [truth])
+    assert metrics_of_lines([line], images.categories)["box/ap"] == pytest.approx(100)
 
 
 def test_boxes_are_cut_at_the_images_edges_for_training_alone(tmp_path: Path) -> None:
@@ -144,6 +165,7 @@ BAD_FILES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no category": (lambda content: content | {"categories": []}, "lists no categories"),
     "no size": (changed("images", 1, height=KeyError), "image 101 has no 'height'; expected a whole number"),
     "no file": (changed("images", 1, file_name=KeyError), "image 101 has no 'file_name'; expected text"),
+    "no name of a file": (changed("images", 1, file_name="\ud800.jpg"), r"image 101 has the file_name '\\ud800\.jpg'"),
     "no pixel": (changed("images", 1, width=0), "image 101 has 0 x 25 pixels"),
     "text for a number": (changed("images", 1, id="101"), "image number 1 has '101' as 'id'"),
     "no name": (changed("categories", 0, name=KeyError), "category 18 has no 'name'"),
@@ -161,7 +183,19 @@ BAD_FILES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a name twice": (changed("categories", 1, name="dog"), "several categories have the name 'dog'"),
     "nothing to use": (
         lambda content: content | {"annotations": [annotation(1, 100, 3, (2, 3, 10, 8), segmentation=[])]},
-        "none of its 1 annotations can be used: 1 objects without a mask",
+        r"none of its 1 annotations can be used: 1 objects without a mask; masks are learned too, .* \[\[x, y, x \+ w",
+    ),
+    "flat polygons": (
+        lambda content: content | {"annotations": [annotation(1, 100, 3, (2, 3, 9, 8), segmentation=[1.5] * 6)]},
+        r"can be used: 1 objects whose polygon is a list of numbers \[x, y, ...\], where a list of such lists",
+    ),
+    "text for a crowd": (
+        lambda content: content | {"annotations": [annotation(1, 100, 3, (2, 3, 10, 8), iscrowd="0")]},
+        "can be used: 1 objects whose iscrowd is neither of the numbers 0 and 1",
+    ),
+    "another image size": (
+        lambda content: content | {"annotations": [annotation(1, 100, 3, (200, 30, 100, 80))]},
+        "boxes outside of their image; most boxes lie outside of their images: are the annotations of another image s",
     ),
 }
 
@@ -176,6 +210,12 @@ def test_a_file_that_cannot_be_is_refused_in_one_paragraph_that_names_it(tmp_pat
         open_coco(path, ("val",))
     assert "instances_val.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_has_no_use_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(S3Error, match="1 objects without a mask"):
+        opened(tmp_path, content_of(images_of((20, 30)), [annotation(1, 100, 3, (2, 3, 10, 8), segmentation=[])]))
+    assert not caplog.records
 
 
 def test_categories_must_be_those_of_the_other_splits(tmp_path: Path) -> None:
@@ -194,12 +234,17 @@ def test_what_is_not_there_is_named_with_what_is(tmp_path: Path) -> None:
     path = write_set(tmp_path, {"val": two_images()})
     with pytest.raises(S3Error, match=r"no file .*instances_test.json.*annotations has instances_val.json"):
         open_coco(path, ("test",))
-    with pytest.raises(S3Error, match=r"no folder .*pictures"):
+    with pytest.raises(S3Error, match=r"set data.annotations_file \(evaluate.py: --annotations\) and data.images"):
+        open_coco(path, ("test",))
+    with pytest.raises(S3Error, match=r"no folder .*pictures.*set data.images_folder \(evaluate.py: --images\)"):
         open_coco(path, ("val",), images_folder="pictures")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(S3Error, match=r"none of the 2 images of .* the first is 0\.png: set data\.images_folder"):
         open_coco(path, ("val",), images_folder="pictures")
-    with pytest.raises(S3Error, match="no file"):
+    with pytest.raises(
+        S3Error,
+        match=r"no data set is named: give data.path \(evaluate.py: --path\), a folder with <path>/annotations/",
+    ):
         open_coco("", ("val",))
 
 
@@ -247,6 +292,7 @@ def test_real_coco_is_read_as_its_readme_counts_it(split: str, images: int, anno
     assert len(data.categories.ids) == 80
     assert (data.categories.ids[0], data.categories.ids[-1]) == (1, 90)
     assert read.file.counts.total() == 0
+    assert read.doubts == []
     assert read.object_counts.sum() == annotations - crowds
     assert len(set(read.file.labels.tolist())) == 80
     assert (~read.has_objects).sum() == (2 if split == "train2017" else 0)

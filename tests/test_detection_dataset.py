@@ -1,8 +1,11 @@
 """Images with objects as examples on canvases, and what images serve as: training, holdout, test."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
-from coco_sets import annotation, content_of, images_of, write_set
+from coco_sets import annotation, content_of, images_of, rectangle, write_set
 
 from s3_jax.data.rescaling import rescaled_size
 from s3_jax.data.splits import Subset
@@ -12,6 +15,7 @@ from s3_jax.detection.coco import open_coco
 from s3_jax.detection.config import DetectionAugmentConfig, DetectionConfig, DetectionDataConfig
 from s3_jax.detection.dataset import open_data, open_split
 from s3_jax.detection.examples import ObjectsOnCanvases, largest_scale
+from s3_jax.detection.task import open_task
 from s3_jax.errors import S3Error
 
 LYING, UPRIGHT = (64, 96), (96, 64)
@@ -89,6 +93,108 @@ def test_a_split_without_any_object_is_not_trained_on(tmp_path):
     path = written(tmp_path, without=range(12))
     with pytest.raises(S3Error, match="none of the 9 training images of split 'train' has an object"):
         open_data(settings(path), seed=0)
+
+
+def write_two(folder, train, test):
+    """Eight images to train on and two to test on, with these boxes in each; masks are `segmentation` or the boxes."""
+    contents = {}
+    for split, first, count, found in (("train", 100, 8, train), ("test", 500, 2, test)):
+        images = [image | {"id": first + number} for number, image in enumerate(images_of(*[(60, 90)] * count))]
+        objects = [annotation(0, image["id"], 18, *each[:1], **each[1]) for image in images for each in found]
+        contents[split] = content_of(images, objects)
+    return write_set(folder, contents)
+
+
+FINE = [((10, 12, 30, 20), {})]
+FINE_MASK = [rectangle(10, 12, 30, 20)]
+CROWDED = [((10, 12, 30, 20), {"iscrowd": 1})]
+
+
+@pytest.mark.parametrize(("test", "why"), [([], "give another split"), (CROWDED, "all objects are crowds")])
+def test_a_test_split_in_which_nothing_counts_is_refused_before_training(tmp_path, test, why):
+    path = write_two(tmp_path, FINE, test)
+    expected = f"the 2 images of split 'test' that are measured on have no object that counts, so there is no AP: {why}"
+    with pytest.raises(S3Error, match=expected):
+        open_data(settings(path), seed=0)
+    more = [image | {"id": 900} for image in images_of((60, 90))]
+    write_set(tmp_path, {"more": content_of(more, [annotation(0, 900, 18, (10, 12, 30, 20))])})
+    with pytest.raises(S3Error, match=expected):
+        open_data(settings(path, test_split="more", holdout_split="test"), seed=0)
+
+
+def test_objects_of_missing_images_count_nowhere(tmp_path):
+    path = write_two(tmp_path, FINE, FINE)
+    assert open_data(settings(path), seed=0).splits.test.source.has_counted.tolist() == [True, True]
+    content = json.loads((tmp_path / "annotations/instances_test.json").read_text())
+    content["annotations"] = content["annotations"][:1]
+    (tmp_path / "annotations/instances_test.json").write_text(json.dumps(content))
+    (tmp_path / "test/0.png").unlink()
+    with pytest.raises(S3Error, match="have no object that counts"):
+        open_data(settings(path, on_bad_image="skip"), seed=0)
+
+
+@pytest.mark.parametrize(("search", "every"), [(True, 0), (False, 5), (False, 0)])
+def test_a_drawn_holdout_without_objects_is_refused_where_it_is_measured_on(tmp_path, search, every):
+    path = written(tmp_path, without=set(range(12)) - {2})  # which is not held out
+    run = dataclasses.replace(DetectionConfig().run, evaluate_every=every)
+    backbone = dataclasses.replace(DetectionConfig().backbone, model="" if search else "s3_t")
+    augment = dataclasses.replace(AUGMENT, crop_probability=0.0)
+    config = DetectionConfig(data=settings(path), augment=augment, run=run, backbone=backbone)
+    if not search and not every:
+        assert len(open_task(config).splits.train_and_holdout) == 1
+        return
+    with pytest.raises(S3Error, match=r"images of split 'train' that are measured on .* data\.holdout_fraction"):
+        open_task(config)
+
+
+def corners(box):
+    return (box, {"bbox": [box[0], box[1], box[0] + box[2], box[1] + box[3]]})
+
+
+def middle(box):
+    return (box, {"bbox": [box[0] + box[2] / 2, box[1] + box[3] / 2, box[2], box[3]]})
+
+
+LOOSE = ((20, 20, 20, 20), {"bbox": [18, 18.5, 23, 23]})
+RUN_LENGTHS = ((50, 5, 20, 20), {"segmentation": {"size": [60, 90], "counts": [0, 10, 5390]}})
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ([corners((20, 20, 30, 20)), corners((40, 10, 20, 30)), *FINE], "16 of 24 boxes do not fit their masks"),
+        ([middle((20, 20, 30, 20))], "8 of 8 boxes do not fit their masks: is bbox x, y, width, height"),
+        ([corners((20, 20, 30, 20)), RUN_LENGTHS], "8 of 8 boxes do not fit"),  # run lengths are not looked into
+        ([corners((20, 20, 30, 20)), *FINE], ""),
+        ([LOOSE, *FINE], ""),
+        ([RUN_LENGTHS], ""),
+    ],
+)
+def test_boxes_that_do_not_fit_their_masks_are_told_once_for_each_file(tmp_path, caplog, found, told):
+    path = write_two(tmp_path, found, FINE)
+    open_data(settings(path), seed=0)
+    assert caplog.text.count("do not fit their masks") == bool(told)
+    assert (f"annotations of split train: {told}" in caplog.text) == bool(told)
+    open_split(settings(path), "train")
+    assert caplog.text.count("do not fit their masks") == 2 * bool(told)
+
+
+def test_boxes_as_shares_of_their_image_are_told(tmp_path, caplog):
+    shares = [((0.25, 0.5, 0.5, 0.5), {}), ((0.1, 0.1, 0.2, 0.4), {"segmentation": FINE_MASK})]
+    path = write_two(tmp_path, shares, shares)
+    message = "an object that can be trained on: all boxes lie within 1 x 1 pixel: are they normalised to 0..1"
+    with pytest.raises(S3Error, match=message):
+        open_data(settings(path), seed=0)
+    assert "normalised" not in caplog.text  # it is told once
+    open_split(settings(path), "test")
+    assert "annotations of split test: all boxes lie within 1 x 1 pixel" in caplog.text
+
+
+def test_boxes_of_another_image_size_are_told(tmp_path):
+    found = [((200, 120, 300, 200), {}), ((100, 10, 300, 20), {}), ((1, 1, 0.5, 20), {})]
+    message = "an object that can be trained on: most boxes lie outside of their images: are the annotations of another"
+    with pytest.raises(S3Error, match=message):
+        open_data(settings(write_two(tmp_path, found, FINE)), seed=0)
 
 
 def test_more_objects_than_there_is_room_for_are_told(tmp_path, caplog):

@@ -16,11 +16,16 @@ from pycocotools import mask as coco_mask
 from s3_jax.data.image_folder import FolderImages, list_folder
 from s3_jax.data.sources import BadImage
 from s3_jax.detection.coco_json import CocoFile, read_coco
+from s3_jax.detection.doubts import doubts_of
 from s3_jax.detection.masks import as_json
 from s3_jax.detection.objects import Categories, Line, Objects, OpenedObjects, RunLengths
 from s3_jax.errors import S3Error, listed
 from s3_jax.paths import any_path, printable
 
+_ANNOTATIONS, _IMAGES = (
+    f"data.{setting} (evaluate.py: --{flag})"
+    for setting, flag in (("annotations_file", "annotations"), ("images_folder", "images"))
+)
 _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's orientation, and its values that swap height and width
 
 
@@ -83,6 +88,17 @@ class CocoImages:
         """bool (N,): whether an image has objects that are trained on; others are for evaluation alone."""
         return self.object_counts > 0
 
+    @property
+    def has_counted(self) -> np.ndarray:
+        """bool (N,): whether an image has objects that count in what is measured, and its file is there."""
+        counted = np.concatenate([[0], np.cumsum(~self.file.crowds)])[self.file.starts]
+        return (np.diff(counted) > 0) & ~self.missing
+
+    @property
+    def doubts(self) -> list[str]:
+        """Mistakes that the annotations most likely have; see `doubts_of`."""
+        return doubts_of(self.file)
+
     def image_record(self, index: int) -> Line:
         """An image as COCO's "images" has it: id, file_name, height, width."""
         return dict(self.file.images[index])
@@ -125,8 +141,9 @@ def open_coco(
 ) -> OpenedObjects:
     """The named splits below `path`; in both patterns `{split}` stands for the name of a split.
 
-    Raises S3Error for a file of annotations that `read_coco` refuses, a folder that is missing or holds none of its
-    images, and categories that differ between splits. What is left out, and missing images, are counted in a warning.
+    Raises S3Error for a file of annotations that `read_coco` refuses or of which nothing can be used, a folder that is
+    missing or holds none of its images, and categories that differ between splits. What is left out, and missing
+    images, are counted in a warning.
     """
     opened = {split: _open_split(path, split, annotations_file, images_folder) for split in splits}
     first, *others = opened
@@ -148,29 +165,34 @@ def _open_split(path: str, split: str, annotations_file: str, images_folder: str
     _refuse_absent(annotations, folder, path)
     file = read_coco(any_path(annotations))
     images, missing = _files(folder, [image["file_name"] for image in file.images], printable(annotations))
+    _refuse_useless(file, printable(annotations))
     for reason, count in file.counts.items():
         if count:
             logging.warning("%s: left out %s %s", printable(annotations), f"{count:,}", reason)
-    if file.annotations and file.counts.total() and not len(file.labels):
-        raise S3Error(
-            f"{printable(annotations)}: none of its {file.annotations:,} annotations can be used: "
-            + ", ".join(f"{count:,} {reason}" for reason, count in file.counts.items() if count)
-        )
     return CocoImages(images, missing, file)
+
+
+def _refuse_useless(file: CocoFile, place: str) -> None:
+    if file.annotations and not len(file.labels):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in file.counts.items() if count)
+        told = "; ".join([reasons, *doubts_of(file)])
+        raise S3Error(f"{place}: none of its {file.annotations:,} annotations can be used: {told}")
 
 
 def _refuse_absent(annotations: str, folder: str, path: str) -> None:
     expected = "<path>/annotations/instances_<split>.json and <path>/<split>/<name>.jpg"
-    if not path or not any_path(annotations).is_file():
+    if not path:
+        raise S3Error(f"no data set is named: give data.path (evaluate.py: --path), a folder with {expected}")
+    if not any_path(annotations).is_file():
         raise S3Error(
             printable(
-                f"no file {annotations!r}: prepare the data as {expected}, or set data.annotations_file and "
-                f"data.images_folder, in which {{split}} is the split's name{_existing(os.path.dirname(annotations))}"
+                f"no file {annotations!r}: prepare the data as {expected}, or set {_ANNOTATIONS} and {_IMAGES}, in "
+                f"which {{split}} is the split's name{_existing(os.path.dirname(annotations))}"
             )
         )
     if not any_path(folder).is_dir():
         raise S3Error(
-            printable(f"no folder {folder!r} of images: set data.images_folder, in which {{split}} is the split's name")
+            printable(f"no folder {folder!r} of images: set {_IMAGES}, in which {{split}} is the split's name")
         )
 
 
@@ -193,7 +215,7 @@ def _files(folder: str, names: Sequence[str], annotations: str) -> tuple[FolderI
         raise S3Error(
             printable(
                 f"none of the {len(names):,} images of {annotations} is in {folder}; the first is {names[0]}: set "
-                "data.images_folder to where the file names begin"
+                f"{_IMAGES} to where the file names begin"
             )
         )
     if missing.any():

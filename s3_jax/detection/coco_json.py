@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,8 +23,12 @@ EMPTY, OUTSIDE, TINY = (
     "boxes of less than a pixel, not trained on",
 )
 POLYGONS, NO_MASK = "polygons without three points within reach of their image", "objects without a mask"
+FLAT = "objects whose polygon is a list of numbers [x, y, ...], where a list of such lists [[x, y, ...]] is expected"
+RUNS = "objects whose run lengths are none of a mask of their image's size"
+CROWD = "objects whose iscrowd is neither of the numbers 0 and 1"
 _LISTS = ("images", "categories", "annotations")
 _NUMBER = (int, float)
+_LARGEST_AREA = 1e10  # pixels; what has more is of no size, and pycocotools finds it nowhere
 _IMAGE = {"id": (int,), "file_name": (str,), "height": (int,), "width": (int,)}
 _CATEGORY = {"id": (int,), "name": (str,)}
 _ANNOTATION = {"image_id": (int,), "category_id": (int,), "bbox": (list,)}
@@ -58,7 +63,7 @@ class CocoFile:
     starts: np.ndarray  # int64 (I + 1,): the objects of image i are starts[i] to starts[i + 1]
     labels: np.ndarray  # int32 (N,)
     boxes: np.ndarray  # float64 (N, 4): left, top, width, height in pixels
-    areas: np.ndarray  # float64 (N,) in pixels, as the file has them; NaN where it has none
+    areas: np.ndarray  # float64 (N,) in pixels, as the file has them; NaN where it has none that can be
     crowds: np.ndarray  # bool (N,)
     masks: PackedMasks  # N
     counts: Counter[str]  # of what was left out, by reason
@@ -73,9 +78,10 @@ class CocoFile:
 def read_coco(path: AnyPath) -> CocoFile:
     """Read a file of annotations, `instances_*.json` or another of its form.
 
-    Left out and counted are boxes without area or outside of their image, polygons of two points, and objects of whose
-    mask nothing is left. Raises S3Error for a file that is no JSON or misses a key, numbers that occur twice, and
-    annotations of images or categories that it does not list.
+    Left out and counted are boxes without area or outside of their image, polygons of two points, objects of whose mask
+    nothing is left, and those of which nobody knows whether they are crowds. Raises S3Error for a file that is no JSON
+    or misses a key, numbers that occur twice, names that no file can have, and annotations of images or categories that
+    it does not list.
     """
     place = printable(path)
     content = _lists_of(read_user_json(path), place)
@@ -87,10 +93,7 @@ def read_coco(path: AnyPath) -> CocoFile:
     _refuse_unknown(annotations, "image", rows, place)
     _refuse_unknown(annotations, "category", labels, place)
     for image in images:
-        if min(image["height"], image["width"]) < 1:
-            raise S3Error(
-                f"{place}: image {image['id']} has {image['width']} x {image['height']} pixels; none has so few"
-            )
+        _check_image(image, place)
     return _packed(images, categories, rows, labels, annotations, place)
 
 
@@ -123,6 +126,18 @@ def _entries(
                 name = f"{what} {entry['id']}" if "id" in entry and key != "id" else f"{what} number {number}"
                 raise S3Error(f"{place}: {name} has {found} {key!r}; expected {_IN_WORDS[kinds[0]]}")
     return entries
+
+
+def _check_image(image: Mapping[str, Any], place: str) -> None:
+    if min(image["height"], image["width"]) < 1:
+        raise S3Error(f"{place}: image {image['id']} has {image['width']} x {image['height']} pixels; none has so few")
+    try:
+        os.fsencode(image["file_name"])
+    except UnicodeEncodeError as error:  # half of a character of two, as JSON may write it
+        raise S3Error(
+            f"{place}: image {image['id']} has the file_name '{printable(image['file_name'])}', which is no text "
+            "that a file can be named by; write the name that its file has"
+        ) from error
 
 
 def _categories(entries: Sequence[Any], place: str) -> Categories:
@@ -170,7 +185,7 @@ def _packed(
         image = images[rows[annotation["image_id"]]]
         box = _box(annotation, image, place, counts)
         mask = None if box is None else _mask(annotation, image, counts)
-        if box is not None and mask is not None:
+        if box is not None and mask is not None and _is_known_crowd(annotation, counts):
             kept.append(annotation)
             boxes.append(box)
             masks.append(mask)
@@ -182,7 +197,7 @@ def _packed(
         labels=np.array([labels[annotation["category_id"]] for annotation in kept], np.int32),
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         areas=np.array([_area(annotation) for annotation in kept], np.float64),
-        crowds=np.array([bool(annotation.get("iscrowd", 0)) for annotation in kept], bool),
+        crowds=np.array([bool(annotation.get("iscrowd")) for annotation in kept], bool),
         masks=_packed_masks(masks),
         counts=counts,
         annotations=len(annotations),
@@ -200,7 +215,7 @@ def _box(annotation: Mapping[str, Any], image: Line, place: str, counts: Counter
             "expected four numbers: left, top, width and height in pixels"
         )
     left, top, width, height = box
-    if not (all(map(math.isfinite, box)) and width > 0 and height > 0):
+    if not (all(map(_is_finite, box)) and width > 0 and height > 0):
         counts[EMPTY] += 1
     elif min(left + width, image["width"]) <= max(left, 0) or min(top + height, image["height"]) <= max(top, 0):
         counts[OUTSIDE] += 1
@@ -213,18 +228,36 @@ def _mask(annotation: Mapping[str, Any], image: Line, counts: Counter[str]) -> l
     """Polygons or run lengths, or None and a count more where neither is left."""
     segmentation = annotation.get("segmentation")
     mask: list[np.ndarray] | RunLengths | None
+    if isinstance(segmentation, list) and any(type(part) in _NUMBER for part in segmentation):
+        counts[FLAT] += 1
+        return None
     if isinstance(segmentation, list):
         mask = polygons_of(segmentation, image["height"], image["width"])
         counts[POLYGONS] += len(segmentation) - len(mask)
     else:
         mask = checked_run_lengths(segmentation, image["height"], image["width"])
-    counts[NO_MASK] += not mask
+    counts[RUNS if isinstance(segmentation, dict) else NO_MASK] += not mask
     return mask or None
 
 
+def _is_known_crowd(annotation: Mapping[str, Any], counts: Counter[str]) -> bool:
+    """Whether an annotation says what it is, one object or a crowd; a count more where it does not, as by "0"."""
+    told = annotation.get("iscrowd") in (None, 0, 1)
+    counts[CROWD] += not told
+    return told
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
 def _area(annotation: Mapping[str, Any]) -> float:
-    area = annotation.get("area")
-    return float(area) if isinstance(area, _NUMBER) else math.nan
+    """In pixels; NaN for what is missing or can be no area, which would leave the object out of every size."""
+    area: Any = annotation.get("area")
+    return float(area) if type(area) in _NUMBER and 0 <= area <= _LARGEST_AREA else math.nan
 
 
 def _packed_masks(masks: Sequence[list[np.ndarray] | RunLengths]) -> PackedMasks:

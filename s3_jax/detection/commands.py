@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
@@ -19,6 +20,7 @@ from s3_jax.progress import progress_bar
 from s3_jax.writing import write_whole
 
 if TYPE_CHECKING:
+    from s3_jax.data.splits import Subset
     from s3_jax.detection.inference import Found
     from s3_jax.detection.objects import Categories, Line
     from s3_jax.detection.standalone import DetectionSpec
@@ -54,6 +56,9 @@ class EvaluateOptions(DataOptions):
 
     def __post_init__(self) -> None:
         self.data_config()
+        path = user_path(self.results)
+        if self.results and isinstance(path, Path) and path.is_dir():  # told before hours of measuring are lost
+            raise S3Error(f"--results={printable(path)} is a folder: give the path of a file, such as one in it")
 
     def data_config(self) -> DetectionDataConfig:
         """The data set."""
@@ -125,23 +130,39 @@ def _line(record: Mapping[str, Any], spec: DetectionSpec) -> str:
 
 
 def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
-    """AP of boxes and masks, by size and by class. Raises S3Error for data that are missing, or of other classes."""
+    """AP of boxes and masks, by size and by class, and a file of what is found where one is asked for.
+
+    With that file of images without any object the results alone. Raises S3Error for data that are missing, or of other
+    classes, and without that file for images that have no object.
+    """
+    from s3_jax.detection.dataset import check_counted, open_split
+    from s3_jax.detection.evaluation import any_counted, metrics_of_lines
+
+    data = open_split(options.data_config(), options.split)
+    _check_categories(model.spec, data.categories)
+    if not options.results:
+        check_counted(data.splits.test)
+    lines = _found_in(model, data.splits.test, options)
+    names = {"data": printable(data.name), "split": printable(options.split), "images": len(lines)}
+    if options.results and not any_counted(lines):
+        where = f"what is found is in {printable(options.results)}"
+        return Measured(names, f"no image has an object that counts, so there is no AP; {where}")
+    metrics = metrics_of_lines(lines, data.categories)
+    return Measured(names | metrics, _rows(metrics, data.categories))
+
+
+def _found_in(model: Standalone, subset: Subset, options: EvaluateOptions) -> list[Line]:
+    """The images' records, the results of which are written where a file is asked for."""
     from s3_jax.detection import inference
-    from s3_jax.detection.dataset import open_split
-    from s3_jax.detection.evaluation import metrics_of_lines
     from s3_jax.detection.results import all_results
 
-    config = options.data_config()
-    data = open_split(config, options.split)
-    _check_categories(model.spec, data.categories)
-    subset = data.splits.test
     with progress_bar(Console(stderr=True), "images", len(subset)) as advance:
-        lines = inference.lines_of_split(model, subset, config, batch_size=options.batch, progress=advance)
+        lines = inference.lines_of_split(
+            model, subset, options.data_config(), batch_size=options.batch, progress=advance
+        )
     if options.results:
         write_whole(user_path(options.results), json.dumps(all_results(lines)))
-    metrics = metrics_of_lines(lines, data.categories)
-    names = {"data": printable(data.name), "split": printable(options.split)}
-    return Measured(names | {"images": len(lines)} | metrics, _rows(metrics, data.categories))
+    return lines
 
 
 def _check_categories(spec: DetectionSpec, data: Categories) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ def open_data(config: DetectionDataConfig, seed: int) -> ObjectData:
     """The data set of a configuration, with a holdout drawn from `seed`, or `holdout_split`.
 
     Images without objects are in no training, and in every evaluation: what is found there is wrong. Raises S3Error for
-    a data set that is missing or unfit, and where a split that measures shares images with train.
+    a data set that is missing or unfit, and where a split that measures shares images with train or has no objects. Of
+    a drawn holdout that is for whoever measures on it to ask: see `check_counted`.
     """
     names = names_of_splits(config)
     opened = _open_source(config, names)
@@ -50,7 +52,10 @@ def open_data(config: DetectionDataConfig, seed: int) -> ObjectData:
     else:
         kept, holdout = hold_out(train, config.holdout_fraction, seed)
     splits = Splits(with_objects(kept), with_objects(train), holdout, subsets[config.test_split])
+    for name in filter(None, (config.test_split, config.holdout_split)):
+        check_counted(subsets[name])
     _tell(config, train, splits)
+    _tell_doubts(subsets.values())
     return ObjectData(config.source, opened.name, opened.categories, splits)
 
 
@@ -58,6 +63,7 @@ def open_split(config: DetectionDataConfig, split: str) -> ObjectData:
     """One split of a configuration's data set, as its test split; there is nothing to train on."""
     opened = _open_source(config, (split,))
     subset = whole(opened.splits[split], split)
+    _tell_doubts([subset])
     none = dataclasses.replace(subset, indices=np.arange(0))
     return ObjectData(config.source, opened.name, opened.categories, Splits(none, none, none, subset))
 
@@ -68,9 +74,22 @@ def with_objects(subset: Subset) -> Subset:
     if not len(kept):
         raise S3Error(
             f"none of the {len(subset):,} training images of split {subset.split!r} has an object that can be trained "
-            "on: give another split, or annotations"
+            f"on: {_likely_reason(subset, 'give another split, or annotations')}"
         )
     return dataclasses.replace(subset, indices=kept)
+
+
+def check_counted(subset: Subset, what_to_do: str = "give another split, or annotations") -> None:
+    """Raises S3Error for images to measure on that have no object but crowds: any network's precision would be 0."""
+    if not subset.source.has_counted[subset.indices].any():
+        raise S3Error(
+            f"the {len(subset):,} images of split {subset.split!r} that are measured on have no object that counts, so "
+            f"there is no AP: {_likely_reason(subset, what_to_do)}"
+        )
+
+
+def _likely_reason(subset: Subset, otherwise: str) -> str:
+    return "; ".join(subset.source.doubts) or otherwise
 
 
 def _open_source(config: DetectionDataConfig, names: tuple[str, ...]) -> OpenedObjects:
@@ -91,6 +110,12 @@ def _opened_scenes(config: DetectionDataConfig, names: tuple[str, ...]) -> Opene
         shuffled = dataclasses.replace(opened.splits[trained], shuffled_classes=True)  # type: ignore[type-var]
         opened = dataclasses.replace(opened, splits={**opened.splits, trained: shuffled})
     return opened
+
+
+def _tell_doubts(subsets: Iterable[Subset]) -> None:
+    for subset in subsets:
+        for doubt in subset.source.doubts:
+            logging.warning("annotations of split %s: %s", subset.split, doubt)
 
 
 def _tell(config: DetectionDataConfig, train: Subset, splits: Splits) -> None:

@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from s3_jax.detection.objects import Categories, Line
 from s3_jax.detection.results import all_results, check_lines
+from s3_jax.errors import S3Error
 
 FORMS = {"box": "bbox", "mask": "segm"}  # our names and pycocotools'
 # Which objects by the area of their masks in pixels: all, below 32 x 32, below 96 x 96, and above.
@@ -50,15 +51,25 @@ def metrics_of_lines(lines: Sequence[Line], categories: Categories) -> dict[str,
     """Average precision in percent of images' records, the same for "box" and "mask".
 
     "box/ap" over IoU thresholds .50 to .95, "box/ap50", "box/ap75", "box/ap_small", "_medium" and "_large", and of each
-    class "box/ap/<name>". Sizes and classes of which no object is there are left out, and the first three are 0 then.
-    Raises S3Error for records that are none; see `check_lines`.
+    class "box/ap/<name>". Sizes and classes of which no object is there are left out. Raises S3Error for records that
+    are none, see `check_lines`, and where no object is there at all.
     """
     check_lines(lines, categories)
+    if not any_counted(lines):
+        raise S3Error(
+            f"the {len(lines):,} images that were measured on have no object that counts, so there is no AP: give "
+            "annotations of objects that are no crowds, and images that can be read"
+        )
     metrics: dict[str, Any] = {}
     for form in FORMS:
         precision = precision_of(lines, categories, form)
         metrics |= {f"{form}/{name}": value for name, value in _named(precision, categories)}
     return metrics
+
+
+def any_counted(lines: Sequence[Line]) -> bool:
+    """Whether there is an object to find in these records; crowds are none."""
+    return any(not annotation["iscrowd"] for line in lines for annotation in line["annotations"])
 
 
 def precision_of(lines: Sequence[Line], categories: Categories, form: str) -> Precision:

@@ -68,6 +68,14 @@ class ObjectImages(Protocol):
     def has_objects(self) -> np.ndarray:
         """bool (N,): whether an image has objects that are trained on; others are for evaluation alone."""
 
+    @property
+    def has_counted(self) -> np.ndarray:
+        """bool (N,): whether an image has objects that count in what is measured: all but crowds."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """Mistakes that the annotations most likely have, each with the question that it raises."""
+
     def image_record(self, index: int) -> Line:
         """An image as COCO's "images" has it: id, file_name, height, width."""
 

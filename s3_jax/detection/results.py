@@ -6,16 +6,14 @@ A record, one line of JSON, is {"image": {"id", "file_name", "height", "width"},
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from s3_jax.detection.masks import as_json, checked_run_lengths, run_lengths
-from s3_jax.detection.objects import Categories, Line, ObjectImages, RunLengths
+from s3_jax.detection.objects import Categories, Line, RunLengths
 from s3_jax.errors import S3Error, listed
-from s3_jax.paths import AnyPath, printable, read_text
 
 _KEYS = ("image", "results", "annotations")
 _IMAGE = ("id", "height", "width")
@@ -60,38 +58,6 @@ def line_of(image: Line, results: Sequence[Line], annotations: Sequence[Line]) -
 def all_results(lines: Iterable[Line]) -> list[Line]:
     """The results of all images: dumped as JSON, COCO's results file, which test servers and other programs read."""
     return [result for line in lines for result in line["results"]]
-
-
-def lines_of_results(results: Sequence[Line], images: ObjectImages) -> list[Line]:
-    """The records of all images of a split, with results from a file of COCO's form.
-
-    Raises S3Error for what are no results, and for images that the split lacks.
-    """
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise S3Error("these are no results in COCO's form: expected a list of objects, one for each thing found")
-    records = [images.image_record(index) for index in range(len(images))]
-    by_image: dict[Any, list[Line]] = {record["id"]: [] for record in records}
-    unknown = {repr(result.get("image_id")) for result in results if result.get("image_id") not in by_image}
-    if unknown:
-        raise S3Error(f"results of images that the data lack, of the ids {listed(unknown)}: they are of another split")
-    for result in results:
-        by_image[result["image_id"]].append(result)
-    return [line_of(record, by_image[record["id"]], images.truth(index)) for index, record in enumerate(records)]
-
-
-def read_lines(path: AnyPath, categories: Categories) -> list[Line]:
-    """The records of a file of predictions, one of JSON a line. Raises S3Error where they are none."""
-    lines = []
-    for number, text in enumerate(read_text(path).splitlines(), start=1):
-        try:
-            lines.append(json.loads(text))
-        except (ValueError, RecursionError) as error:
-            raise S3Error(f"{printable(path)}, line {number}, is no JSON: {error}") from error
-    try:
-        check_lines(lines, categories)
-    except S3Error as error:
-        raise S3Error(f"{printable(path)}: {error}") from error
-    return lines
 
 
 def check_lines(lines: Sequence[Line], categories: Categories) -> None:

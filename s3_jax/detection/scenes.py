@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ class DigitScenes(digit_scenes.DigitScenes):
     """The scenes of one split, by number, with their digits as objects."""
 
     categories = CATEGORIES
+    doubts: ClassVar[list[str]] = []  # nobody has annotated them
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Objects]:
         """A picture, RGB, and its digits; a box is as tight about a digit's strokes as whole pixels are."""
@@ -35,6 +36,11 @@ class DigitScenes(digit_scenes.DigitScenes):
     def has_objects(self) -> np.ndarray:
         """bool (count,): all of them, as the first digit of a scene always finds a place."""
         return np.ones(self.count, bool)
+
+    @property
+    def has_counted(self) -> np.ndarray:
+        """bool (count,): all of them; see `has_objects`."""
+        return self.has_objects
 
     def image_record(self, index: int) -> Line:
         """A scene as COCO's "images" has it: id, file_name, height, width."""

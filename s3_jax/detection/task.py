@@ -19,7 +19,7 @@ from s3_jax.detection.augment import whole_view
 from s3_jax.detection.cascade import CascadeMaskRCNN, slice_cascade
 from s3_jax.detection.config import DetectionAugmentConfig, DetectionConfig, DetectionDataConfig, HeadConfig
 from s3_jax.detection.cost import cascade_cost
-from s3_jax.detection.dataset import ObjectData, open_data
+from s3_jax.detection.dataset import ObjectData, check_counted, open_data
 from s3_jax.detection.evaluation import metrics_of_lines
 from s3_jax.detection.examples import ObjectsOnCanvases, largest_scale
 from s3_jax.detection.mask_targets import pasted
@@ -35,6 +35,7 @@ from s3_jax.networks.standalone import About, Standalone
 from s3_jax.space import Architecture, SearchSpace
 from s3_jax.task import Line, Metrics, Task, Terms, check_finite
 
+_FOR_HOLDOUT = "hold out more of them with data.holdout_fraction, take another seed, or set data.holdout_split"
 FOUND = ("boxes", "scores", "labels", "masks")
 
 
@@ -220,11 +221,17 @@ def recorded_task(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> De
 
 
 def open_task(config: DetectionConfig) -> Detection:
-    """Detection in a configuration's images. Raises S3Error where they do not fit, or no canvas holds their views."""
+    """Detection in a configuration's images.
+
+    Raises S3Error where they do not fit, no canvas holds their views, or a holdout that is measured on has no object.
+    """
     check_canvases(config.data.canvases, (largest_scale(config.augment),), 1)
     if config.train.init_from:
         raise S3Error(
             "config.train.init_from: supernets of detection begin at random; leave it out, or train one network, that "
             "of config.backbone.model"
         )
-    return Detection(config.model, config.head, open_data(config.data, config.seed), config.data, config.augment)
+    images = open_data(config.data, config.seed)
+    if config.run.evaluate_every or not config.backbone.is_given:  # else nothing is measured on a drawn holdout
+        check_counted(images.splits.holdout, _FOR_HOLDOUT)
+    return Detection(config.model, config.head, images, config.data, config.augment)
