@@ -20,8 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
-from absl import app, flags
+from absl import flags
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.config import Config, room_of
 from s3_jax.errors import S3Error
 from s3_jax.networks.record import read_record, task_of
@@ -32,6 +33,7 @@ _EXAMPLE = f"as {Config.task}.commands has them"
 _DECLARED_BY: dict[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
     bool: flags.DEFINE_bool,
+    type(None): flags.DEFINE_bool,  # yes, no, or as the network has it
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     tuple: flags.DEFINE_list,
@@ -121,7 +123,7 @@ def parse(command: str, arguments: list[str]) -> list[str]:
         others = {name: part for name, part in _parts(command).items() if name not in own}
         _declare(own, arguments[0])
         _declare(others, __name__ if own else arguments[0])  # --help shows those of the program's own module
-        rest = app.parse_flags_with_usage(arguments)
+        rest = parse_flags(arguments)
         for name, part in own.items():
             _refuse_foreign(name, part, others)
             options_of(part)

@@ -26,7 +26,7 @@ from s3_jax.training.loop import StopRequest
 from s3_jax.training.networks import merged
 from s3_jax.training.records import read_record
 from s3_jax.training.run import Run
-from s3_jax.training.start import opened_workdir, record_start, start_run
+from s3_jax.training.start import finished, opened_workdir, record_start, start_run
 
 PHASE = "finetune"
 
@@ -106,8 +106,9 @@ def training(
     with opened_workdir(workdir, config):
         check_same_start(workdir, start)
         if (workdir / "result.json").exists():
-            say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
-            return read_record(workdir / "result.json", _checked_result)
+            result = read_record(workdir / "result.json", _checked_result)
+            say(console, finished(workdir, result))
+            return result
         run = start_run(config, open_task(config), workdir, console, stop, retrains=False)
         try:
             result = work(run)

@@ -33,7 +33,7 @@ from s3_jax.training.fit import fit, initial_variables, num_updates
 from s3_jax.training.loop import StopRequest
 from s3_jax.training.records import read_record
 from s3_jax.training.run import Run
-from s3_jax.training.start import opened_workdir, record_start, start_run
+from s3_jax.training.start import finished, opened_workdir, record_start, start_run
 
 # The phase that comes last.
 TEST = "test of inherited weights"
@@ -51,8 +51,9 @@ def run_pipeline(
     """
     with opened_workdir(workdir, config):
         if (workdir / "result.json").exists():
-            say(console, f"This run is finished: there is nothing to do. Its result is in {workdir / 'result.json'}")
-            return read_record(workdir / "result.json", _checked_result)
+            result = read_record(workdir / "result.json", _checked_result)
+            say(console, finished(workdir, result))
+            return result
         return _run(_start(config, workdir, console, stop, words))
 
 

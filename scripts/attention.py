@@ -17,6 +17,7 @@ import sys
 from absl import app, flags
 
 # Nothing here may import JAX or anything else that takes seconds: `main` does, once the flags are checked.
+from s3_jax.command_flags import parse_flags
 from s3_jax.data.image_folder import list_images
 from s3_jax.errors import S3Error
 from s3_jax.paths import print_any_name, user_path
@@ -52,4 +53,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

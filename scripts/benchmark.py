@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.config import config_of, room_of
 from s3_jax.errors import S3Error
 from s3_jax.finetune import start_without_weights, target_architecture
@@ -77,4 +78,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from absl import app, flags
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.config import TrainConfig, config_of, default_config
 from s3_jax.networks import zoo
 from s3_jax.profiling.benchmark import median_seconds
@@ -74,4 +75,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

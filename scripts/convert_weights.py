@@ -13,6 +13,7 @@ import sys
 
 from absl import app, flags
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.errors import S3Error
 from s3_jax.networks import zoo
 from s3_jax.networks.convert import to_state_dict
@@ -44,4 +45,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

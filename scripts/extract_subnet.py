@@ -14,6 +14,7 @@ import sys
 
 from absl import app, flags, logging
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.errors import S3Error
 from s3_jax.networks import standalone, zoo
 from s3_jax.networks.extract import extract
@@ -43,4 +44,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.text import Text
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.config import config_of
 from s3_jax.errors import Interrupted, S3Error
 from s3_jax.finetune import Start, finetune
@@ -67,4 +68,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

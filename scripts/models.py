@@ -9,6 +9,7 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.networks import zoo
 
 _CLASSES = flags.DEFINE_integer("num_classes", 1000, "Of the classifier.", lower_bound=1)
@@ -33,4 +34,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s3_jax.classification.inference import read_image
+from s3_jax.command_flags import parse_flags
 from s3_jax.data.image_folder import list_images
 from s3_jax.errors import S3Error
 from s3_jax.models import S3Transformer
@@ -166,4 +167,4 @@ def compare() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -15,6 +15,7 @@ import sys
 from absl import app, flags
 from rich.console import Console
 
+from s3_jax.command_flags import parse_flags
 from s3_jax.errors import S3Error
 from s3_jax.paths import print_any_name, user_path
 from s3_jax.progress import say
@@ -45,4 +46,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

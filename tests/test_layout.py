@@ -16,7 +16,7 @@ PACKAGE = ROOT / "s3_jax"
 ROOMS = ("classification", "segmentation", "detection", "vqa")
 # From the top of the design's list down. A part imports itself and parts above it, nothing below.
 ORDER = (
-    *("errors", "buckets", "paths", "writing", "limits", "mapping", "space", "cost"),
+    *("errors", "buckets", "paths", "command_flags", "writing", "limits", "mapping", "space", "cost"),
     *("et_error", "equal_cost", "slopes", "arms", "evolution", "search", "config"),
     *(
         "models",
@@ -50,6 +50,7 @@ ORDER = (
 NARROW = {
     "errors": set(),
     "buckets": {"errors"},
+    "command_flags": {"errors", "paths", "buckets"},
     "paths": {"errors", "buckets"},
     "writing": {"errors", "buckets", "paths"},
     "limits": {"errors"},
@@ -67,7 +68,7 @@ NARROW = {
     "task": {"errors", "space", "cost", "config", "models", "data"},
     "remaining": set(),
     "progress": {"paths"},
-    "commands": {"errors", "paths", "config", "networks"},
+    "commands": {"errors", "paths", "command_flags", "config", "networks"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error", "evolution"},
 }
 PURE = (
@@ -214,7 +215,7 @@ def test_training_knows_no_tasks_words(path: Path) -> None:
 
 def test_the_command_line_says_something_before_it_loads_what_takes_seconds() -> None:
     """Also where the settings of its task are known."""
-    settings = "main._settings_of_file(['', '--config=configs/digits.py']).augment"
+    settings = "main._settings_of_file('configs/digits.py').augment"
     program = f"import sys; from s3_jax import main; {settings}; print(*{{name.split('.')[0] for name in sys.modules}})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"jax", "flax", "grain", "orbax", "matplotlib", "sklearn", "cv2"} & set(loaded.stdout.split())

@@ -1,5 +1,6 @@
 """What predict.py and evaluate.py do with segmentation networks: pictures, and metrics on images with masks."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from s3_jax.data.splits import Subset
 from s3_jax.errors import S3Error
-from s3_jax.networks.standalone import Standalone
+from s3_jax.networks.standalone import Standalone, spec_of
 from s3_jax.segmentation import commands, inference
 from s3_jax.segmentation.dataset import open_split
 from s3_jax.segmentation.standalone import SegmentationSpec
@@ -84,7 +85,9 @@ def test_a_segmentation_network_is_measured_at_one_scale_or_several(tmp_path: Pa
     assert mirrored.factors() == [1.0]  # and so not ignored where no scale is given
     assert commands.EvaluateOptions(**given).factors() == []
     (tmp_path / "others.txt").write_text("sky\nroad\nbus")
-    with pytest.raises(S3Error, match="classes are sky, road, car, and the data's sky, road, bus: give those of"):
+    with pytest.raises(
+        S3Error, match="class 3 of 3 is 'car' to the network and 'bus' in the data: --class_table is to list"
+    ):
         commands.evaluate(model, commands.EvaluateOptions(**given, class_table=str(tmp_path / "others.txt")))
 
 
@@ -111,3 +114,23 @@ def test_answers_that_are_not_finite_are_refused_at_one_scale_and_several(tmp_pa
     write_masks(tmp_path)
     with pytest.raises(S3Error, match="finite"):
         commands.evaluate(model, commands.EvaluateOptions(path=str(tmp_path), batch=2, scales=scales))
+
+
+def test_masks_mean_to_a_network_what_they_meant_where_it_was_trained(tmp_path: Path) -> None:
+    """Without the flag as the network's record says, in which older ones have no word of it."""
+    write_masks(tmp_path)
+    model = segmenter()
+    trained = Standalone(model.network, dataclasses.replace(model.spec, zero_is_ignored=True))
+    given = {"path": str(tmp_path), "batch": 2}
+    for path in (tmp_path / "annotations" / "val").iterdir():  # 0 is no class any more, and so there is a value 3
+        Image.fromarray(np.asarray(Image.open(path)) + 1).save(path)
+    own = commands.evaluate(trained, commands.EvaluateOptions(**given)).record
+    assert own == commands.evaluate(model, commands.EvaluateOptions(**given, zero_is_ignored=True)).record
+    with pytest.raises(S3Error, match="has the value 3"):
+        commands.evaluate(model, commands.EvaluateOptions(**given))
+    with pytest.raises(S3Error, match="has the value 3"):
+        commands.evaluate(trained, commands.EvaluateOptions(**given, zero_is_ignored=False))
+    record = trained.spec.to_json()
+    assert spec_of(record) == trained.spec
+    del record["zero_is_ignored"]
+    assert spec_of(record) == model.spec

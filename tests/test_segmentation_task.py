@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,16 @@ def test_metrics_are_those_of_scikit_learns_confusion_matrix():
     each = {name: value for name, value in found.items() if name.startswith("iou/")}
     assert each == pytest.approx({f"iou/{name}": value for name, value in zip("abcde", overlap, strict=True)})
     assert each["iou/e"] == 0
+
+
+def test_masks_of_which_nothing_counts_are_no_measure_and_absent_classes_are_told(caplog):
+    ignored, zeros = np.full((4, 4), IGNORED, np.uint8), np.zeros((4, 4), np.uint8)
+    with pytest.raises(S3Error, match="no pixel of the masks counts"):
+        metrics_of_counts(summed([counts_of(zeros, ignored, 2)], 2), "ab")
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        for _ in range(2):
+            metrics_of_counts(summed([counts_of(zeros, zeros, 3)], 3), ("here", "far", "gone"))
+    assert caplog.text.count("no pixel is in the masks that are measured by: far, gone") == 1
 
 
 def test_images_of_many_sizes_come_in_batches_of_one_canvas_and_each_once():

@@ -182,4 +182,23 @@ def test_a_configuration_file_that_cannot_be_loaded_is_told_before_its_flags(tmp
     (tmp_path / "none.py").write_text(CONFIG.format(task="no_room"))
     said = told(tmp_path, f"--config={tmp_path / 'none.py'}", "--config.masks.ignored=7")
     assert "could not be loaded: config.task = 'no_room': No module named 'no_room'; expected" in said
-    assert "nowhere.py" in told(tmp_path, "--config=nowhere.py", "--config.masks.ignored=7")
+    said = told(tmp_path, "--config=nowhere.py", "--config.masks.ignored=7")
+    assert said == "s3_jax: there is no configuration file nowhere.py\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--config.data.mean=(1,1,1)", "--config.data.mean", "(2,2,2)"], "--config.data.mean is given twice"),
+        (
+            ["--config.backbone="],
+            "config.backbone is a block of settings (in --config.backbone=); give its fields",
+        ),
+        (["--config.train.epochs=many"], "could not convert string to float: 'many' (--help lists flags)"),
+        (["--workdirs=x"], "Unknown command line flag 'workdirs'"),
+    ],
+)
+def test_flags_that_cannot_be_meant_get_one_line(flags: list[str], said: str, tmp_path: Path) -> None:
+    lines = told(tmp_path, "--config=configs/digits.py", *flags).splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]

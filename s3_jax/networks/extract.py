@@ -121,6 +121,8 @@ def _last_searched(workdir: AnyPath) -> int:
     """The number of the last space whose search is done."""
     folders = (path.parts[-3] for path in workdir.glob("space_*/search/best.json"))
     done = [int(found[1]) for found in map(re.compile(r"space_(\d+)").fullmatch, folders) if found]
+    if not done and (workdir / "network").is_dir():
+        raise S3Error(f"{workdir} is the run of one network, which is in {workdir / 'network'} already")
     if not done:
         raise S3Error(f"{workdir}: no search of this run is done; the same command that started it goes on with it")
     return max(done)

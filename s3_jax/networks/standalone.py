@@ -67,6 +67,7 @@ class Spec(ABC):
     TASK: ClassVar[str]  # as config.task names it
     NAMES: ClassVar[str]  # whose names weights have in a folder, for the model card
     SCORE: ClassVar[str] = "score"  # what the model card calls `about.accuracy`
+    ADDED: ClassVar[tuple[str, ...]] = ()  # fields that older records lack, and mean by it what is their default
     NO_ONNX: ClassVar[str] = ""  # why networks cannot be converted to ONNX; "" where they can
     # How the model card shows that a network is asked.
     ANSWER: ClassVar[str] = "logits = model.network(images)  # (B, H, W, 3), normalised with model.spec.mean and .std"
@@ -153,8 +154,9 @@ class Spec(ABC):
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """The value of a record that `to_json` made. Raises S3Error where the record is not one."""
         fields = {field.name for field in dataclasses.fields(cls)}
+        needed = fields - {"about", *cls.ADDED}
         record = {name: value for name, value in record.items() if name not in ("version", "task")}
-        for names, what in ((fields - {"about"} - record.keys(), "has no"), (record.keys() - fields, "has an unknown")):
+        for names, what in ((needed - record.keys(), "has no"), (record.keys() - fields, "has an unknown")):
             if names:
                 raise S3Error(f"not the record of a stand-alone network of this version: it {what} {min(names)}")
         try:
@@ -209,11 +211,20 @@ def save_card(folder: AnyPath, spec: Spec) -> None:
     write_whole(folder / RECORD, json.dumps(sealed(spec.to_json()), indent=1) + "\n")
 
 
+def _advice(folder: AnyPath) -> str:
+    """What to do about the folder of a run, or whatever else is no network's."""
+    if (folder / "network" / RECORD).is_file():
+        return f", but of a run; its network is {folder / 'network'}"
+    if (folder / "space_0").is_dir():
+        return ", but of a search; extract_subnet.py takes networks out of it"
+    return "; extract_subnet.py, finetune.py and runs of one network write such"
+
+
 def load(folder: AnyPath, *, dtype: str = "float32") -> Standalone:
     """The network of a folder that `save` wrote. Raises S3Error where it is none, or incomplete."""
     path = folder / RECORD
     if not path.is_file():
-        raise S3Error(f"{folder} holds no {RECORD}: it is not the folder of a network; extract_subnet.py writes such")
+        raise S3Error(f"{folder} holds no {RECORD}: it is not the folder of a network{_advice(folder)}")
     try:
         spec = spec_of(read_record(folder))
         network = nnx.eval_shape(lambda: spec.build(dtype=dtype))

@@ -198,7 +198,10 @@ def open_model(model: str, weights: str = "", class_names: str = "", *, new_head
 
 def _published(model: str, weights: str, new_head: bool) -> Standalone:
     if not weights:
-        raise S3Error(f"{model} is a published model: give its weights, a file or hf-hub:owner/name, with --weights")
+        raise S3Error(
+            f"{model} is a published model: give its weights, a file or hf-hub:owner/name, with "
+            "--weights (of s3_jax.main: --config.backbone.weights)"
+        )
     tensors = _tensors(weights)
     num_classes = _num_classes(tensors)
     if num_classes is None and not new_head:

@@ -112,6 +112,9 @@ def read_class_table(path: str | AnyPath) -> ClassTable:
     file that cannot be read, has no line, or one of no or another form, or the same name, number or colour twice.
     """
     path = user_path(path)
+    if not path.exists():
+        told = f"there is no {path}, which is to have a class a line, as {_FORMS}; data.classes may name another file"
+        raise S3Error(printable(told))
     numbered = enumerate(read_text(path).split("\n"), start=1)
     texts = [(number, text) for number, text in numbered if text.strip() and not text.lstrip().startswith("#")]
     if not texts:

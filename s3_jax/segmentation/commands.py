@@ -42,9 +42,11 @@ class EvaluateOptions(DataOptions):
     """The images with masks that a network is measured on, and how. Raises S3Error for values that are none."""
 
     source: Annotated[str, Flag("mask_folder or scenes.")] = "mask_folder"
+    images: Annotated[str, Flag("The folder of images below --path.")] = "images"
     masks: Annotated[str, Flag("The folder of masks below --path.")] = "annotations"
     class_table: Annotated[str, Flag("The file with a class in each line.")] = ""
-    zero_is_ignored: Annotated[bool, Flag("0 in a mask does not count.")] = False
+    zero_is_ignored: Annotated[bool | None, Flag("0 in a mask does not count; if not given, as it was trained.")] = None
+    ignored_value: Annotated[int, Flag("The value in a mask that does not count.", least=0)] = 255
     scales: Annotated[tuple[str, ...], Flag("Scales of which the probabilities' mean is taken.")] = ()
     flip: Annotated[bool, Flag("Mirrored images too; at scale 1 where no --scales are given.")] = False
 
@@ -52,14 +54,16 @@ class EvaluateOptions(DataOptions):
         self.data_config()
         self.factors()
 
-    def data_config(self) -> SegmentationDataConfig:
-        """The data set."""
+    def data_config(self, zero_is_ignored: bool = False) -> SegmentationDataConfig:
+        """The data set. zero_is_ignored: whether 0 does not count where the flag does not say."""
         return SegmentationDataConfig(
             source=self.source,
             path=self.path,
+            images_folder=self.images,
             masks_folder=self.masks,
             classes=self.class_table,
-            zero_is_ignored=self.zero_is_ignored,
+            zero_is_ignored=zero_is_ignored if self.zero_is_ignored is None else self.zero_is_ignored,
+            ignored_value=self.ignored_value,
             on_bad_image=self.on_bad_image,
         )
 
@@ -120,7 +124,7 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
     from s3_jax.segmentation import inference
     from s3_jax.segmentation.dataset import open_split
 
-    config = options.data_config()
+    config = options.data_config(model.spec.zero_is_ignored)
     data = open_split(config, options.split)
     _check_classes(model.spec.class_names, data.table.names)
     subset = data.splits.test
@@ -136,6 +140,18 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
 
 
 def _check_classes(network: tuple[str, ...], data: tuple[str, ...]) -> None:
-    if data != network:
-        known, given = (", ".join(names[:10]) for names in (network, data))
-        raise S3Error(f"the network's classes are {known}, and the data's {given}: give those of the network in order")
+    if data == network:
+        return
+    if len(data) != len(network):
+        raise S3Error(f"the network has {len(network):,} classes and the data {len(data):,}: {_listed_alike(network)}")
+    place = next(place for place, known in enumerate(network) if data[place] != known)
+    raise S3Error(
+        f"class {place + 1:,} of {len(data):,} is {printable(network[place])!r} to the network and "
+        f"{printable(data[place])!r} in the data: "
+        f"{_listed_alike(network)}"
+    )
+
+
+def _listed_alike(network: tuple[str, ...]) -> str:
+    named = printable(", ".join(network[:10])) + (", ..." if len(network) > 10 else "")
+    return f"--class_table is to list the network's classes in their order, {named}"

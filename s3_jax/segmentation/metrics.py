@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
+from absl import logging
 
+from s3_jax.errors import S3Error, listed
 from s3_jax.segmentation.class_table import IGNORED
 from s3_jax.task import Metrics
 
@@ -39,9 +42,16 @@ def metrics_of_counts(total: np.ndarray, class_names: Sequence[str]) -> Metrics:
     """Mean intersection over union, pixel accuracy, mean accuracy of classes, and each class's own, in percent.
 
     total: as `summed` has it. A class that occurs in neither prediction nor label has no intersection over union, and
-    one without label no accuracy: means are over the others, as in mmsegmentation.
+    one without label no accuracy: means are over the others, as in mmsegmentation. Raises S3Error where no pixel has a
+    label.
     """
     both, predicted, labelled = total.T.astype(np.float64)
+    if not labelled.any():
+        raise S3Error(
+            "no pixel of the masks counts, so there is nothing to measure by: all are ignored; look at "
+            "data.ignored_value and data.zero_is_ignored (evaluate.py: --ignored_value, --zero_is_ignored)"
+        )
+    _tell_absent(tuple(name for name, pixels in zip(class_names, labelled, strict=True) if not pixels))
     union = predicted + labelled - both
     there, has_label = union > 0, labelled > 0
     overlaps = 100.0 * both[there] / union[there]
@@ -50,7 +60,14 @@ def metrics_of_counts(total: np.ndarray, class_names: Sequence[str]) -> Metrics:
         for number, overlap in zip(np.flatnonzero(there).tolist(), overlaps.tolist(), strict=True)
     }
     return {
-        "miou": float(overlaps.mean()) if there.any() else 0.0,
-        "pixel_accuracy": float(100.0 * both.sum() / max(labelled.sum(), 1)),
-        "class_accuracy": float((100.0 * both[has_label] / labelled[has_label]).mean()) if has_label.any() else 0.0,
+        "miou": float(overlaps.mean()),
+        "pixel_accuracy": float(100.0 * both.sum() / labelled.sum()),
+        "class_accuracy": float((100.0 * both[has_label] / labelled[has_label]).mean()),
     } | each
+
+
+@cache
+def _tell_absent(names: tuple[str, ...]) -> None:
+    """A class that no mask has is often one whose value is taken for another, or ignored."""
+    if names:
+        logging.warning("classes of which no pixel is in the masks that are measured by: %s", listed(names))

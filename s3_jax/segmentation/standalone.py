@@ -30,12 +30,14 @@ class SegmentationSpec(Spec):
 
     TASK: ClassVar[str] = "s3_jax.segmentation"
     NAMES: ClassVar[str] = "mmsegmentation's"
+    ADDED: ClassVar[tuple[str, ...]] = ("zero_is_ignored",)
 
     channels: int = 512  # of the decode head
     auxiliary_channels: int = 256
     colours: tuple[Colour, ...] = ()  # of the classes in pictures; none: those of `data.pictures.default_colours`
     test_scale: tuple[int, int] = (2048, 512)  # longer and shorter side that images are resized to fit into
     test_multiple: int = 1  # to multiples of which both sides are brought up
+    zero_is_ignored: bool = False  # in the masks that it was trained on 0 did not count, and 1 was the first class
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -110,6 +110,7 @@ class Segmentation(Task):
             self.images.table.colours or (),
             self.data.test_scale,
             self.data.test_multiple,
+            self.data.zero_is_ignored,
         )
 
     def begin_with(self, network: UperNet, start: Standalone, tell: Callable[[str], None]) -> None:
@@ -212,7 +213,7 @@ def recorded_task(settings: Mapping[str, Any], dataset: Mapping[str, Any]) -> Se
     settings: of `config.json`, whatever version wrote it; dataset: of `environment.json`. Raises S3Error or KeyError
     for records that are none.
     """
-    of_images = ("mean", "std", "test_scale", "test_multiple")
+    of_images = ("mean", "std", "test_scale", "test_multiple", "zero_is_ignored")
     config = SegmentationConfig(
         model=from_record(ModelConfig, settings.get("model", {}), "config.model"),
         head=from_record(HeadConfig, settings.get("head", {}), "config.head"),

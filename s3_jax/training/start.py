@@ -161,6 +161,13 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def finished(workdir: AnyPath, result: Mapping[str, Any]) -> str:
+    """What is said where a run is finished; it names the data, as data.path may be another now."""
+    name = result["dataset"]["name"]
+    file = workdir / "result.json"
+    return f"This run is finished: there is nothing to do. Its result, on the data set {name}, is in {file}"
+
+
 def start_run(
     config: Config, task: Task, workdir: AnyPath, console: Console, stop: StopRequest, *, retrains: bool = True
 ) -> Run:
