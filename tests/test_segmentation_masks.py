@@ -1,6 +1,7 @@
 """Masks of every kind that is read, what their pixels mean, and those that are refused."""
 
 import io
+import logging
 import struct
 import zlib
 
@@ -72,9 +73,13 @@ def test_the_indices_of_a_palette_count_and_not_its_colours(kind: str, table: Cl
     assert read(mask, table) == CLASSES
 
 
-def test_a_palette_in_another_order_than_the_tables_colours_is_still_an_index() -> None:
+def test_a_palette_in_another_order_than_the_tables_colours_is_still_an_index_which_is_told(caplog) -> None:
     swapped = ClassTable(COLOURED.names, (GREEN, RED, BLUE, GREY, VOID), COLOURED.values)
-    assert read(opened(with_palette()), swapped) == CLASSES
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert read(opened(with_palette()), COLOURED) == CLASSES
+        assert not caplog.text
+        assert read(opened(with_palette()), swapped) == CLASSES
+    assert "masks/0.png has colours of the class table in its palette, at the numbers of other classes" in caplog.text
     assert read(opened(Image.fromarray(coloured())), swapped) == [[1, 0, 2], [3, IGNORED, 0]]
 
 

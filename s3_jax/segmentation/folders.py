@@ -108,7 +108,24 @@ def class_map(mask: Image.Image, name: str, meaning: Meaning) -> np.ndarray:
     values = _decoded(mask)
     values = values[..., 0] if values.ndim == 3 else values
     values = values.astype(np.uint8) if values.dtype == bool else values
+    if mask.mode == "P" and meaning.colours is not None:
+        _tell_other_palette(mask, np.unique(values), name, meaning)
     return _classes_of_values(values // _SPREAD[raw_mode] if raw_mode in _SPREAD else values, name, meaning)
+
+
+def _tell_other_palette(mask: Image.Image, used: np.ndarray, name: str, meaning: Meaning) -> None:
+    """Editors number the colours of a palette as they like, and may not mean the classes by their numbers."""
+    palette = np.array(mask.getpalette(), np.int32).reshape(-1, 3)[used]
+    by_colour, unknown = meaning.colours.look_up((palette << (16, 8, 0)).sum(1))  # type: ignore[union-attr]
+    by_number, _ = meaning.values.look_up(used)
+    if (~unknown & (by_colour != by_number)).any():
+        logging.log_first_n(
+            logging.WARNING,
+            "%s has colours of the class table in its palette, at the numbers of other classes: the numbers count. If "
+            "the colours are meant, save masks as RGB (said once)",
+            1,
+            name,
+        )
 
 
 def _refuse_lossy(mask: Image.Image, name: str) -> None:
