@@ -94,7 +94,7 @@ def test_of_too_many_objects_the_largest_are_kept_in_order_and_the_others_counte
 def test_settings_that_cannot_be_are_refused_where_they_are_made() -> None:
     data, augment = DetectionDataConfig(), DetectionAugmentConfig()
     check_canvases(data.canvases, [data.test_scale, (augment.long_side, max(augment.short_sides))], 32)
-    with pytest.raises(S3Error, match=r"data.canvases = .*: expected one pair"):
+    with pytest.raises(S3Error, match=r"data.canvases = .*: expected at least one pair"):
         DetectionDataConfig(canvases=())
     with pytest.raises(S3Error, match=r"data\.canvases"):
         DetectionDataConfig(canvases=((0, 64),))

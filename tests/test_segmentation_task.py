@@ -242,7 +242,7 @@ def test_networks_without_several_maps_are_refused():
         ({"holdout_split": "", "holdout_fraction": 0.001}, "data.holdout_fraction = 0.001 of 64 .* holds out 0"),
         ({"test_split": "tset"}, "the digit scenes have no split 'tset'"),
         ({"cache_in_memory": True}, "data.cache_in_memory: images with masks are read anew each time"),
-        ({"source": "mask_folder", "path": "/nowhere"}, "/nowhere/classes.txt cannot be read"),
+        ({"source": "mask_folder", "path": "/nowhere"}, "there is no /nowhere/classes.txt"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(data, message):
