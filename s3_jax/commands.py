@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
+import tempfile
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Annotated, Any, NamedTuple
 
 from absl import flags
 
+from s3_jax.buckets import BucketPath
 from s3_jax.command_flags import parse_flags
 from s3_jax.config import Config, room_of
 from s3_jax.errors import S3Error
@@ -218,3 +220,22 @@ def metric_rows(metrics: Mapping[str, float]) -> str:
     """A line for each metric, in percent; names in a column."""
     width = max(map(len, map(printable, metrics)))
     return "\n".join(f"{printable(name):{width}}  {value:6.2f} %" for name, value in metrics.items())
+
+
+def check_results(results: str) -> None:
+    """Raises S3Error where no file can be written there: what is measured would be lost with it."""
+    if not results:
+        return
+    path = user_path(results)
+    if path.is_dir():
+        raise S3Error(f"--results={printable(results)} is a folder: give a file in it, such as results.json")
+    if isinstance(path, BucketPath):  # whether it takes an object shows when that is written
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise S3Error(
+            f"--results={printable(results)} cannot be written: {error.strerror or error}; give a file in a folder "
+            "that you may write to"
+        ) from error

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from s3_jax import __version__
-
 # Nothing here may import JAX or anything else that takes seconds: `main` does, once it has said so.
+from s3_jax import __version__
 from s3_jax.command_flags import parse_flags
 from s3_jax.config import Config, config_of
 from s3_jax.errors import Interrupted, S3Error
@@ -127,69 +125,10 @@ def _leave(index: int, error: Exception) -> NoReturn:
     os._exit(EXIT_FAILED)
 
 
-def parse(arguments: list[str]) -> list[str]:
-    """Parse the flags; one for a setting that does not exist ends the program with the names of those that do."""
-    file = _file_of_settings(arguments)
-    known = _settings_of_file(file)
-    wrong = [message for argument in arguments[1:] if known and (message := _wrong_setting(argument, known))]
-    wrong += _given_twice(arguments)
-    if file and not user_path(file.split(":")[0]).is_file():
-        wrong = [f"there is no configuration file {file.split(':')[0]}"]
-    try:
-        if not wrong:
-            return parse_flags(arguments)
-    except (S3Error, OSError) as error:
-        wrong = [f"the configuration file could not be loaded: {error}"]
-    print("\n".join(f"s3_jax: {printable(message)}" for message in wrong), file=sys.stderr)
-    sys.exit(EXIT_MISTAKE)
-
-
-def _file_of_settings(arguments: list[str]) -> str:
-    """What --config gives, "" where it is not there."""
-    path = ""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        if name in ("--config", "-config"):
-            path = value if equals else following
-    return path
-
-
-def _settings_of_file(path: str) -> ml_collections.ConfigDict | None:
-    """What the file of --config returns: a task's own settings are known from it, without its libraries.
-
-    None where it cannot be had, for whatever reason: parsing the flags will fail for the same one, and tell it.
-    """
-    try:
-        settings = flags.FLAGS["config"].parser.parse(path)
-    except Exception:
-        return None
-    return settings if isinstance(settings, ml_collections.ConfigDict) else None
-
-
-def _given_twice(arguments: list[str]) -> list[str]:
-    """What is wrong where a setting is given twice: of several values the flags' library would make one tuple."""
-    names = [name for each in arguments[1:] if (name := each.lstrip("-").partition("=")[0]).startswith("config.")]
-    return [
-        f"--{name} is given twice; give it once" for name in sorted({each for each in names if names.count(each) > 1})
-    ]
-
-
-def _wrong_setting(argument: str, known: ml_collections.ConfigDict) -> str | None:
-    where, name = "config", argument.lstrip("-").partition("=")[0]
-    for part in name.split(".")[1:] if name.startswith("config.") else ():
-        if not isinstance(known, ml_collections.ConfigDict) or part not in known:
-            fields = ", ".join(known) if isinstance(known, ml_collections.ConfigDict) else "none"
-            return f"{where} has no field {part!r} (in {argument}); its fields are {fields}"
-        known, where = known[part], f"{where}.{part}"
-    if name.startswith("config.") and isinstance(known, ml_collections.ConfigDict):
-        return f"{where} is a block of settings (in {argument}); give its fields, as --{where}.{next(iter(known))}=..."
-    return None
-
-
 def entry() -> None:
     """Parse the flags and run `main`."""
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

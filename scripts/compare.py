@@ -27,6 +27,7 @@ import sys
 from absl import app, flags
 
 from s3_jax import main as command_line
+from s3_jax.command_flags import parse_flags
 
 _MODELS = flags.DEFINE_string("models", "", "To train: published models, folders, timm:NAME, with commas between.")
 _EVALUATE = flags.DEFINE_string("evaluate", "", "To measure: NAME=WEIGHTS or folders of networks, with commas between.")
@@ -52,4 +53,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    sys.exit(app.run(main, flags_parser=command_line.parse))
+    sys.exit(app.run(main, flags_parser=parse_flags))

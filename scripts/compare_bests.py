@@ -15,6 +15,7 @@ import sys
 from absl import app, flags
 
 from s3_jax import main as command_line
+from s3_jax.command_flags import parse_flags
 
 _RUN = flags.DEFINE_string("run", None, "Folder of the finished search.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "How many times each network is trained.")
@@ -46,4 +47,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir", "run"])
-    sys.exit(app.run(main, flags_parser=command_line.parse))
+    sys.exit(app.run(main, flags_parser=parse_flags))

@@ -15,6 +15,7 @@ import sys
 from absl import app, flags
 
 from s3_jax import main as command_line
+from s3_jax.command_flags import parse_flags
 
 _SEEDS = flags.DEFINE_string("seeds", "5", "How many seeds, from config.seed on.")
 _ARMS = flags.DEFINE_string("arms", "measured,random,grow,prune,still", "How the choices move, with commas between.")
@@ -35,4 +36,4 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    sys.exit(app.run(main, flags_parser=command_line.parse))
+    sys.exit(app.run(main, flags_parser=parse_flags))

@@ -35,6 +35,7 @@ def test_what_is_found_in_images_without_annotations_is_written_all_the_same(wit
 
 
 def test_results_that_would_go_to_a_folder_are_refused_before_anything_is_measured(tmp_path):
-    with pytest.raises(S3Error, match="is a folder: give the path of a file"):
-        commands.EvaluateOptions(path="data", results=str(tmp_path))
-    assert commands.EvaluateOptions(path="data", results=str(tmp_path / "found.json")).results
+    for results, message in ((tmp_path, "is a folder: give a file"), (tmp_path / "found.json", "no file 'nowhere")):
+        with pytest.raises(S3Error, match=message):
+            commands.evaluate(None, commands.EvaluateOptions(path="nowhere", results=str(results)))
+    assert not list(tmp_path.iterdir())

@@ -68,7 +68,7 @@ NARROW = {
     "task": {"errors", "space", "cost", "config", "models", "data"},
     "remaining": set(),
     "progress": {"paths"},
-    "commands": {"errors", "paths", "command_flags", "config", "networks"},
+    "commands": {"errors", "buckets", "paths", "command_flags", "config", "networks"},
     "report": {"errors", "writing", "paths", "limits", "space", "cost", "et_error", "evolution"},
 }
 PURE = (
@@ -215,7 +215,8 @@ def test_training_knows_no_tasks_words(path: Path) -> None:
 
 def test_the_command_line_says_something_before_it_loads_what_takes_seconds() -> None:
     """Also where the settings of its task are known."""
-    settings = "main._settings_of_file('configs/digits.py').augment"
-    program = f"import sys; from s3_jax import main; {settings}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    settings = "command_flags.settings_of_file('configs/digits.py').augment"
+    names = "{name.split('.')[0] for name in sys.modules}"
+    program = f"import sys; from s3_jax import command_flags, main; {settings}; print(*{names})"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"jax", "flax", "grain", "orbax", "matplotlib", "sklearn", "cv2"} & set(loaded.stdout.split())

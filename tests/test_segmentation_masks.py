@@ -48,15 +48,16 @@ def coloured(values: np.ndarray = VALUES) -> np.ndarray:
     return np.array([[PALETTE[int(value)] for value in row] for row in values], np.uint8)
 
 
-def png(depth: int, colour_type: int, rows: list[bytes], width: int) -> Image.Image:
-    """A PNG of rows as they lie in the file: Pillow writes no grey of 2 or 4 bits."""
+def png(depth: int, colour_type: int, rows: list[bytes], width: int, palette: bytes = b"") -> Image.Image:
+    """A PNG of rows as they lie in the file: Pillow writes no grey of 2 or 4 bits, and no pixel beyond its palette."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    colours = chunk(b"PLTE", palette) if palette else b""
+    whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + colours + chunk(b"IDAT", data) + chunk(b"IEND", b"")
     return Image.open(io.BytesIO(whole))
 
 
@@ -177,3 +178,10 @@ def test_a_damaged_mask_is_a_bad_image() -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 4, (64, 64), np.uint8)).save(buffer, "PNG")
     with pytest.raises(BadImage, match="damaged image"):
         read(Image.open(io.BytesIO(buffer.getvalue()[:500])))
+
+
+def test_a_pixel_beyond_its_palette_is_read_by_its_number() -> None:
+    """A palette of two colours, and the values 2, 3 and 255 beside them."""
+    mask = png(8, 3, [bytes(row) for row in VALUES.tolist()], 3, palette=bytes((*RED, *GREEN)))
+    assert len(mask.getpalette()) == 6
+    assert read(mask, COLOURED) == CLASSES

@@ -136,7 +136,7 @@ def test_agreement_of_halves_by_hand() -> None:
     assert "0.0 of 3 dimensions" in found.in_words()
 
 
-def test_every_training_is_in_either_half_and_left_out_alike() -> None:
+def test_of_many_trainings_any_two_are_in_one_half_as_often_as_chance_has_it_and_any_may_be_left_out() -> None:
     ways = halves(5)
     assert len(ways) == 10
     left = [({*range(5)} - {*one} - {*other}).pop() for one, other in ways]

@@ -189,7 +189,10 @@ def test_a_configuration_file_that_cannot_be_loaded_is_told_before_its_flags(tmp
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--config.data.mean=(1,1,1)", "--config.data.mean", "(2,2,2)"], "--config.data.mean is given twice"),
+        (
+            ["--config.data.mean=(1,1,1)", "--config.data.mean", "(2,2,2)"],
+            "--config.data.mean is given twice, which would be one",
+        ),
         (
             ["--config.backbone="],
             "config.backbone is a block of settings (in --config.backbone=); give its fields",
@@ -202,3 +205,8 @@ def test_flags_that_cannot_be_meant_get_one_line(flags: list[str], said: str, tm
     lines = told(tmp_path, "--config=configs/digits.py", *flags).splitlines()
     assert len(lines) == 1
     assert said in lines[0]
+
+
+def test_a_number_given_twice_is_the_last_as_in_every_command(tmp_path: Path) -> None:
+    said = told(tmp_path, "--config=configs/digits.py", "--config.train.epochs=1", "--config.train.epochs=-3")
+    assert "config.train.epochs = -3.0: expected" in said

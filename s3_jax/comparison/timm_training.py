@@ -24,7 +24,7 @@ import optax
 from s3_jax.classification.config import ClassificationConfig
 from s3_jax.config import TrainConfig
 from s3_jax.data.stream import Examples
-from s3_jax.errors import S3Error
+from s3_jax.errors import S3Error, first_line
 from s3_jax.finetune import PHASE, begin, result_of
 from s3_jax.networks.files import write_safetensors
 from s3_jax.paths import AnyPath
@@ -210,8 +210,6 @@ class TorchCheckpoints:
         Raises S3Error where the file is damaged.
         """
         import torch
-
-        from s3_jax.errors import first_line
 
         if not self._path.exists():
             return state

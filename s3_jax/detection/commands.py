@@ -6,12 +6,11 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
-from s3_jax.commands import DataOptions, Flag, Measured
+from s3_jax.commands import DataOptions, Flag, Measured, check_results
 from s3_jax.data.pictures import encoded, name_of
 from s3_jax.detection.config import DetectionDataConfig
 from s3_jax.errors import S3Error, listed
@@ -56,9 +55,6 @@ class EvaluateOptions(DataOptions):
 
     def __post_init__(self) -> None:
         self.data_config()
-        path = user_path(self.results)
-        if self.results and isinstance(path, Path) and path.is_dir():  # told before hours of measuring are lost
-            raise S3Error(f"--results={printable(path)} is a folder: give the path of a file, such as one in it")
 
     def data_config(self) -> DetectionDataConfig:
         """The data set."""
@@ -138,6 +134,7 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
     from s3_jax.detection.dataset import check_counted, open_split
     from s3_jax.detection.evaluation import any_counted, metrics_of_lines
 
+    check_results(options.results)
     data = open_split(options.data_config(), options.split)
     _check_categories(model.spec, data.categories)
     if not options.results:

@@ -147,8 +147,7 @@ def _check_classes(network: tuple[str, ...], data: tuple[str, ...]) -> None:
     place = next(place for place, known in enumerate(network) if data[place] != known)
     raise S3Error(
         f"class {place + 1:,} of {len(data):,} is {printable(network[place])!r} to the network and "
-        f"{printable(data[place])!r} in the data: "
-        f"{_listed_alike(network)}"
+        f"{printable(data[place])!r} in the data: {_listed_alike(network)}"
     )
 
 

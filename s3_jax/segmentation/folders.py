@@ -115,7 +115,9 @@ def class_map(mask: Image.Image, name: str, meaning: Meaning) -> np.ndarray:
 
 def _tell_other_palette(mask: Image.Image, used: np.ndarray, name: str, meaning: Meaning) -> None:
     """Editors number the colours of a palette as they like, and may not mean the classes by their numbers."""
-    palette = np.array(mask.getpalette(), np.int32).reshape(-1, 3)[used]
+    palette = np.array(mask.getpalette(), np.int32).reshape(-1, 3)
+    used = used[used < len(palette)]  # a file may have pixels of colours that it does not list
+    palette = palette[used]
     by_colour, unknown = meaning.colours.look_up((palette << (16, 8, 0)).sum(1))  # type: ignore[union-attr]
     by_number, _ = meaning.values.look_up(used)
     if (~unknown & (by_colour != by_number)).any():

@@ -106,18 +106,17 @@ def evaluate_scaled(
     task, run = task_of(model, data), _predicting(model)
     lines = []
     for row in range(len(subset)):
-        progress(row, "")
         index = int(subset.indices[row])
         try:
             total, (_, classes) = probabilities(run, task, subset, row, scales, flip), subset.source[index]
+            check_finite(np.array([np.isfinite(total).all()]))
+            lines.append({"image": row, "pixels": counts_of(total.argmax(-1), classes, len(task.class_names))})
         except BadImage as error:
             name = subset.source.name(index)
             if data.on_bad_image != "skip":
                 raise of_bad_image(name, error) from error
             logging.warning("skipped %s: %s", name, error)
-            continue
-        check_finite(np.array([np.isfinite(total).all()]))
-        lines.append({"image": row, "pixels": counts_of(total.argmax(-1), classes, len(task.class_names))})
+        progress(row + 1, "")
     check_read(subset, lines)
     return task.score(lines), len(lines)
 

@@ -163,9 +163,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def finished(workdir: AnyPath, result: Mapping[str, Any]) -> str:
     """What is said where a run is finished; it names the data, as data.path may be another now."""
-    name = result["dataset"]["name"]
+    data = (result.get("dataset") or {}).get("name", "that it began with")
     file = workdir / "result.json"
-    return f"This run is finished: there is nothing to do. Its result, on the data set {name}, is in {file}"
+    return f"This run is finished: there is nothing to do. Its result, on the data set {data}, is in {file}"
 
 
 def start_run(

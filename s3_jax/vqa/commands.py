@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from absl import logging
 from rich.console import Console
 
-from s3_jax.buckets import BucketPath
-from s3_jax.commands import DataOptions, Flag, Measured, metric_rows
+from s3_jax.commands import DataOptions, Flag, Measured, check_results, metric_rows
 from s3_jax.errors import S3Error
 from s3_jax.paths import AnyPath, printable, user_path
 from s3_jax.progress import progress_bar
@@ -99,7 +97,7 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
     from s3_jax.vqa.dataset import open_split
 
     config = options.data_config()
-    _check_results(options.results)
+    check_results(options.results)
     source = open_split(config, options.split, without_annotations=True)
     has_answers = _check_answers(model, source, options)
     with progress_bar(Console(stderr=True), "images", len(source)) as advance:
@@ -112,25 +110,6 @@ def evaluate(model: Standalone, options: EvaluateOptions) -> Measured:
         return Measured(names, f"there are no annotations to measure them by; {written}")
     metrics = task.score(lines)
     return Measured(names | metrics, "\n".join(filter(None, (metric_rows(metrics), written))))
-
-
-def _check_results(results: str) -> None:
-    """Raises S3Error where no file can be written there: what is measured would be lost with it."""
-    if not results:
-        return
-    path = user_path(results)
-    if path.is_dir():
-        raise S3Error(f"--results={printable(results)} is a folder: give a file in it, such as answers.json")
-    if isinstance(path, BucketPath):  # whether it takes an object shows when that is written
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise S3Error(
-            f"--results={printable(results)} cannot be written: {error.strerror or error}; give a file in a folder "
-            "that you may write to"
-        ) from error
 
 
 def _check_answers(model: Standalone, source: AskedImages, options: EvaluateOptions) -> bool:
